@@ -5,6 +5,7 @@ fields. The class that a field stands in says which verbs take it:
 
     ModelOptions            any verb (`run.py`, with the next two)
     ScopeOptions            inspect, latency, prunability, prune, score, sweep
+    SampledRunOptions       any verb that runs the network on samples (`sampled_run.py`)
     RunOptions              prune, prunability, sweep
     PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`), of
                             classes (`classes.py`) and the shares of layers (`shares.py`)
@@ -18,7 +19,6 @@ what its values may be.
 
 from onnxpfp.options.pruning import DEFAULT_KEEP_MACS, UNKNOWN, Options, PruningOptions
 from onnxpfp.options.run import (
-    DEFAULT_WORKSPACE,
     SCORES,
     AllocationRule,
     ModelOptions,
@@ -26,6 +26,7 @@ from onnxpfp.options.run import (
     ScopeOptions,
     WidthRule,
 )
+from onnxpfp.options.sampled_run import DEFAULT_WORKSPACE
 
 __all__ = [
     "DEFAULT_KEEP_MACS",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxpfp.options import Options, RunOptions, ScopeOptions
+from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.options.declaration import as_in, shared_values
+from onnxpfp.options.sampled_run import SampledRunOptions
 
 __all__ = ["InspectOptions"]
 
@@ -14,9 +15,9 @@ __all__ = ["InspectOptions"]
 class InspectOptions(ScopeOptions):
     """Options of the verb that prunes nothing: where runs are measured, if any are."""
 
-    threads: int | None = as_in(RunOptions, "threads")
-    providers: str = as_in(RunOptions, "providers")
-    strict_providers: bool = as_in(RunOptions, "strict_providers")
+    threads: int | None = as_in(SampledRunOptions, "threads")
+    providers: str = as_in(SampledRunOptions, "providers")
+    strict_providers: bool = as_in(SampledRunOptions, "strict_providers")
     no_latency: bool = as_in(Options, "no_latency")
 
     def running(self) -> Options:

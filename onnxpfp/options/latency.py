@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxpfp.options import Options, RunOptions, ScopeOptions
+from onnxpfp.options import Options, ScopeOptions
 from onnxpfp.options.checks import check_multiple
-from onnxpfp.options.data import DataOptions
 from onnxpfp.options.declaration import as_in, declare, shared_values
+from onnxpfp.options.sampled_run import SampledRunOptions
 
 __all__ = ["LatencyOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyOptions(DataOptions, ScopeOptions):
+class LatencyOptions(SampledRunOptions, ScopeOptions):
     """Options of the verb that measures a latency table."""
 
-    samples: int | None = as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
-    batch_size: int | None = as_in(RunOptions, "batch_size")
     round_to: int | Literal["auto"] = declare(
         "auto",
         "Take widths in multiples of N alone. auto: in multiples of 1, 4, 8, 16 and 32, and then of those that "
@@ -30,11 +26,6 @@ class LatencyOptions(DataOptions, ScopeOptions):
         form="count",
         check=check_multiple,
     )
-    seed: int = as_in(RunOptions, "seed")
-    threads: int | None = as_in(RunOptions, "threads")
-    workspace: int = as_in(RunOptions, "workspace")
-    providers: str = as_in(RunOptions, "providers")
-    strict_providers: bool = as_in(RunOptions, "strict_providers")
     latency_batch: int = as_in(Options, "latency_batch")
 
     def running(self) -> Options:

@@ -15,14 +15,11 @@ from onnxpfp.options.checks import (
     check_probability,
     check_ranges,
     check_seconds,
-    check_seed,
-    check_workspace,
 )
-from onnxpfp.options.data import DataOptions
 from onnxpfp.options.declaration import declare, declared
+from onnxpfp.options.sampled_run import SampledRunOptions
 
 __all__ = [
-    "DEFAULT_WORKSPACE",
     "SCORES",
     "AllocationRule",
     "ModelOptions",
@@ -30,9 +27,6 @@ __all__ = [
     "ScopeOptions",
     "WidthRule",
 ]
-
-DEFAULT_WORKSPACE = 512_000_000
-"""Bytes."""
 
 SCORES: Mapping[str, str] = {
     "pfp": "pfp:Pfp",
@@ -150,29 +144,9 @@ class ScopeOptions(ModelOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions(DataOptions, ScopeOptions):
-    """Options of the verbs that run the network: its data, the choice of channels, and the runtime."""
+class RunOptions(SampledRunOptions, ScopeOptions):
+    """Options of the verbs that choose channels by runs of the network: the choice, and those of its runs."""
 
-    samples: int | None = declare(
-        None,
-        "Use at most N samples.",
-        "data",
-        flag="calib-samples",
-        metavar="N",
-        default_text="512 images, all samples of other data",
-        check=check_at_least_one,
-    )
-    sample_axes: Mapping[str, int | None] = declare(
-        {},
-        "Axis of an input along which the samples lie; none: its data are the same for all samples. A model with one "
-        "input needs no name.",
-        "data",
-        flag="sample-axis",
-        metavar="NAME:1",
-        default_text="the one called batch, else 0 where it is free, else the free one",
-        form="axis",
-        repeated=True,
-    )
     input_ranges: Mapping[str, tuple[float, float]] = declare(
         {},
         "Range of the numbers of an input, for the bounds of --score coreset; with data it takes the place of what is "
@@ -183,14 +157,6 @@ class RunOptions(DataOptions, ScopeOptions):
         form="range",
         repeated=True,
         check=check_ranges,
-    )
-    batch_size: int | None = declare(
-        None,
-        "Run at most N samples at once.",
-        "data",
-        metavar="N",
-        default_text="16, 4 to 64 by the size of tensors that are measured, or what the model takes",
-        check=check_at_least_one,
     )
     select: Literal["deterministic", "sampled", "mixed", "auto"] = declare(
         "auto",
@@ -253,28 +219,6 @@ class RunOptions(DataOptions, ScopeOptions):
     )
     min_channels: int = declare(
         1, "Keep at least N channels of every group.", "choice", metavar="N", check=check_at_least_one
-    )
-    seed: int = declare(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=check_seed)
-    threads: int | None = declare(
-        None, "Threads of onnxruntime.", "runtime", metavar="N", default_text="its own choice", check=check_at_least_one
-    )
-    workspace: int = declare(
-        DEFAULT_WORKSPACE,
-        "Limit of tensors and matrices held in measuring and fitting; copies and weights come on top: 512MB, 2GB, ...",
-        "runtime",
-        metavar="SIZE",
-        default_text="512MB",
-        form="size",
-        check=check_workspace,
-    )
-    providers: str = declare(
-        "cpu",
-        "Devices to run on, by priority, comma-separated: cpu, cuda, cuda:1, trt, or names of onnxruntime.",
-        "runtime",
-        metavar="LIST",
-    )
-    strict_providers: bool = declare(
-        False, "Fail if a node can only run on the CPU. Without it such nodes run there.", "runtime"
     )
 
     def __post_init__(self) -> None:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from onnxpfp.errors import OptionError
-from onnxpfp.options import ModelOptions, Options, RunOptions, ScopeOptions
+from onnxpfp.options import ModelOptions, Options, ScopeOptions
 from onnxpfp.options.checks import check_probability, check_share
-from onnxpfp.options.data import DataOptions
 from onnxpfp.options.declaration import as_in, declare, shared_values
+from onnxpfp.options.sampled_run import SampledRunOptions
 from onnxpfp.options.verification import VerifyOptions
 
 __all__ = ["SparsifyOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparsifyOptions(DataOptions, ModelOptions):
+class SparsifyOptions(SampledRunOptions, ModelOptions):
     """Options of the verb that sets single weights to zero."""
 
-    samples: int | None = as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
-    batch_size: int | None = as_in(RunOptions, "batch_size")
     keep_weights: float = declare(
         0.5,
         "Keep this share, in (0, 1], of the weights that are not zero, over all layers whose weights may go.",
@@ -59,11 +56,6 @@ class SparsifyOptions(DataOptions, ModelOptions):
     )
     include: Sequence[str] = as_in(ScopeOptions, "include")
     exclude: Sequence[str] = as_in(ScopeOptions, "exclude")
-    seed: int = as_in(RunOptions, "seed")
-    threads: int | None = as_in(RunOptions, "threads")
-    workspace: int = as_in(RunOptions, "workspace")
-    providers: str = as_in(RunOptions, "providers")
-    strict_providers: bool = as_in(RunOptions, "strict_providers")
     no_metadata: bool = as_in(Options, "no_metadata")
 
     def __post_init__(self) -> None:

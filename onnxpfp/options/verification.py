@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxpfp.options import ModelOptions, Options, RunOptions
+from onnxpfp.options import ModelOptions, Options
 from onnxpfp.options.checks import check_largest_error, check_least_share
 from onnxpfp.options.classes import check_class_options
-from onnxpfp.options.data import DataOptions
 from onnxpfp.options.declaration import as_in, declare, shared_values
+from onnxpfp.options.sampled_run import SampledRunOptions
 
 __all__ = ["ComparisonOptions", "VerifyOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonOptions(DataOptions, ModelOptions):
+class ComparisonOptions(SampledRunOptions, ModelOptions):
     """Options of the verbs that compare two files: their data, the runtime, and the latency."""
 
-    samples: int | None = as_in(RunOptions, "samples")
-    sample_axes: Mapping[str, int | None] = as_in(RunOptions, "sample_axes")
-    batch_size: int | None = as_in(RunOptions, "batch_size")
-    seed: int = as_in(RunOptions, "seed")
-    threads: int | None = as_in(RunOptions, "threads")
-    workspace: int = as_in(RunOptions, "workspace")
-    providers: str = as_in(RunOptions, "providers")
-    strict_providers: bool = as_in(RunOptions, "strict_providers")
     latency_batch: int = as_in(Options, "latency_batch")
     no_latency: bool = as_in(Options, "no_latency")
 
