@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from onnxpfp.runtime.providers import ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
-from onnxpfp.runtime.session import SessionSource, open_session
+from onnxpfp.runtime.session import Session, SessionSource, open_session
 
-__all__ = ["KernelTime", "profile_kernels"]
+__all__ = ["KernelTime", "open_profiled", "profile_kernels"]
 
 RUNS = 5
 """Runs that count; the first of all does not."""
@@ -60,19 +61,55 @@ def profile_kernels(
     Raises:
         ModelError: One does not run.
     """
-    folders = [temporary_folder() for _ in models]
-    try:
-        sessions = [
-            open_session(model, requests, threads=threads, resting=True, profile=folder)
-            for model, folder in zip(models, folders, strict=True)
-        ]
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(_profiling(model, requests, threads)) for model in models]
         for _ in range(runs + 1):
             for session in sessions:
                 session.run(feed)
-        return [_kernels(json.loads(session.end_profile().read_bytes())) for session in sessions]
+        return [_end(session) for session in sessions]
+
+
+def open_profiled(
+    model: SessionSource,
+    feed: Mapping[str, NDArray[Any]],
+    requests: Sequence[ProviderRequest],
+    threads: int | None,
+    runs: int,
+) -> tuple[Session, tuple[KernelTime, ...]]:
+    """Open a model and run it a few times with the profile; runs that follow take as long as without it.
+
+    Args:
+        model: The model.
+        feed: As for `profile_kernels`.
+        requests: Likewise.
+        threads: Likewise.
+        runs: Likewise.
+
+    Returns:
+        The model, ready for runs without the profile, and what its kernels took.
+
+    Raises:
+        ModelError: It does not run.
+    """
+    with _profiling(model, requests, threads) as session:
+        for _ in range(runs + 1):
+            session.run(feed)
+        return session, _end(session)
+
+
+@contextmanager
+def _profiling(model: SessionSource, requests: Sequence[ProviderRequest], threads: int | None) -> Generator[Session]:
+    """Open a model with the profile, whose file is gone behind."""
+    folder = temporary_folder()
+    try:
+        yield open_session(model, requests, threads=threads, resting=True, profile=folder)
     finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(session: Session) -> tuple[KernelTime, ...]:
+    """End the profile and read it."""
+    return _kernels(json.loads(session.end_profile().read_bytes()))
 
 
 def _kernels(events: Sequence[Mapping[str, Any]]) -> tuple[KernelTime, ...]:

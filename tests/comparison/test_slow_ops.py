@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from onnxpfp.comparison.slow_ops import OpTimes, SlowOp, block_of, slow_ops
-from onnxpfp.runtime.profile import KernelTime, profile_kernels
+from onnxpfp.runtime.profile import KernelTime, open_profiled, profile_kernels
 from onnxpfp.runtime.providers import CPU, resolve_providers
 
 WIDE = nets.build(nets.CHAIN, {**nets.CHAIN_SHAPES, "w1": (32, 3, 3, 3), "b1": (32,), "w2": (10, 32, 3, 3)})
@@ -146,3 +146,10 @@ def test_a_real_profile_has_every_op_that_takes_time() -> None:
     assert {"node_a", "node_c", "node_y"} <= times.nodes.keys()
     assert all(kernel.ms >= 0 and kernel.provider == CPU for kernel in kernels)
     assert sum(times.ms.values()) > 0
+
+
+def test_a_session_goes_on_when_its_profile_has_ended() -> None:
+    feed = {"x": nets.noise(1, 3, 8, 8)}
+    session, kernels = open_profiled(WIDE, feed, resolve_providers(), None, 1)
+    assert {"node_a", "node_c", "node_y"} <= OpTimes.of(WIDE, kernels).nodes.keys()
+    np.testing.assert_allclose(session.run(feed)["y"], nets.run(WIDE, feed), rtol=1e-5)

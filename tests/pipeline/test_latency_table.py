@@ -23,11 +23,13 @@ from onnxpfp.errors import LatencyTableError, TargetUnreachableError
 from onnxpfp.model import load as load_module
 from onnxpfp.options import Options
 from onnxpfp.pipeline.context import open_run
+from onnxpfp.pipeline.latency import points
 from onnxpfp.pipeline.latency.kernel_steps import measured_alignment, slower_in_multiples
 from onnxpfp.pipeline.latency.op_latencies import MeasuredWidths, fit_latencies
 from onnxpfp.pipeline.latency.table import LatencyTable
 from onnxpfp.pipeline.latency.target import latency_table_for, with_latencies
 from onnxpfp.pipeline.parts import open_parts
+from onnxpfp.runtime import profile
 
 FEED = {"x": nets.noise(1, 3, 8, 8)}
 TEXT = """g (float[N,3,8,8] x) => (float[N,5] y) {
@@ -152,6 +154,18 @@ def test_a_table_may_have_other_units(filled: dict[bool, Path], tmp_path: Path, 
     one, two = (onnxpfp.prune(network(), latency_table=str(table), **options) for table in tables)
     assert nets.weights(one.model)["w2"].shape == nets.weights(two.model)["w2"].shape
     assert one.plan == two.plan
+
+
+def test_a_point_opens_its_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    (part,) = open_parts(open_run(network(), None, Options(threads=1, round_to=8), ())).parts
+    opened: list[str] = []
+    for module in (points, profile):
+        plain = module.open_session
+        monkeypatch.setattr(module, "open_session", lambda *a, plain=plain, **k: (opened.append(""), plain(*a, **k))[1])
+    table = points.measure_part(part.context, lambda *_: None, prunable=True)
+    # The whole network is beside all of them.
+    assert len(opened) == len(table.points) + 1
+    assert table.points[0].ops
 
 
 def test_less_than_there_can_be_names_the_least(filled: dict[bool, Path]) -> None:

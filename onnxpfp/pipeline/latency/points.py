@@ -36,7 +36,7 @@ from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime.blocks import Alignment
 from onnxpfp.runtime.external_data import is_reference
 from onnxpfp.runtime.latency import LatencyComparison, RunTime
-from onnxpfp.runtime.profile import profile_kernels
+from onnxpfp.runtime.profile import open_profiled
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = [
@@ -83,7 +83,7 @@ def measure_part(context: RunContext, progress: Count, *, prunable: bool) -> Par
     trial = TimedNetwork.of(context)
     analysis, alignment = context.whole, context.alignment
     sizes, rng = full_widths(analysis), np.random.default_rng(context.options.seed)
-    points = [(0, trial.measure(sizes))]
+    points = [(0, trial.measure_whole(sizes))]
     multiples = () if alignment.asked else MULTIPLES
     count = 1 + len(multiples) * TRIALS + POINTS
 
@@ -174,12 +174,23 @@ class TimedNetwork:
 
     def measure_model(self, kept: Ints, model: ModelProto) -> MeasuredWidths:
         """Measure what has become of the network at such widths, and its ops."""
-        context = self.context
-        session = _open(context, model)
+        session, ops = self._profiled(model)
         ratio = self.turns(session, RunTime(self.ms / 1000, 0.0)).ratio.median
+        return MeasuredWidths(kept, ratio * self.ms, ops)
+
+    def measure_whole(self, sizes: Ints) -> MeasuredWidths:
+        """Measure the ops of the network with all channels, whose latency is known."""
+        return MeasuredWidths(sizes, self.ms, self._profiled(cut_to(self.context.whole, sizes))[1])
+
+    def _profiled(self, model: ModelProto) -> tuple[Session, dict[str, float]]:
+        """Open what has become of the network, and return what its ops take, by name, too.
+
+        A session takes longer to open than to run a few times, so the one that was profiled is also timed.
+        """
+        context = self.context
         runs = max(PROFILED, min(MOST_PROFILED, round(PROFILED_MS / max(self.ms, 1e-3))))
-        (kernels,) = profile_kernels([model], self.feed, context.requests, context.options.threads, runs)
-        return MeasuredWidths(kept, ratio * self.ms, dict(OpTimes.of(model, kernels).ms))
+        session, kernels = open_profiled(model, self.feed, context.requests, context.options.threads, runs)
+        return session, dict(OpTimes.of(model, kernels).ms)
 
 
 def _open(context: RunContext, model: ModelProto) -> Session:
