@@ -1,4 +1,4 @@
-"""Options of any verb, of those that look at a network's scope, and of those that run it on samples."""
+"""Options of any verb, of those that look at a network's scope, and of those that choose channels by runs of it."""
 
 from __future__ import annotations
 
