@@ -5,8 +5,8 @@ fields. The class that a field stands in says which verbs take it:
 
     ModelOptions            any verb (`run.py`, with the next two)
     ScopeOptions            inspect, latency, prunability, prune, score, sweep
-    SampledRunOptions       any verb that runs the network on samples (`sampled_run.py`)
     RunOptions              prune, prunability, sweep
+    SampledRunOptions       any verb that runs the network on samples (`sampled_run.py`)
     PruningOptions          prune, sweep (`pruning.py`), with those of `--score feature-statistics` (`features.py`), of
                             classes (`classes.py`) and the shares of layers (`shares.py`)
     Options                 prune
