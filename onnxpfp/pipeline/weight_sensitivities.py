@@ -50,7 +50,7 @@ def weight_sensitivities(
         scratch = ScratchOfThreads()
         clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
         observers = [
-            WeightSensitivityObserver(family, settings, each, scratch, positions)
+            WeightSensitivityObserver(family, settings, each, scratch, positions=positions)
             for family, each in zip(families, clean, strict=True)
         ]
 
