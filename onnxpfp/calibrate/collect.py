@@ -29,6 +29,7 @@ from onnxpfp.calibrate.sample_views import needs_of
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
+from onnxpfp.calibrate.sensitivity.scratch import ScratchOfThreads
 from onnxpfp.calibrate.sensitivity.settings import Kernel, SensitivitySettings
 from onnxpfp.calibrate.statistics import OpStatistics, Statistics
 from onnxpfp.data.samples import Samples
@@ -218,7 +219,8 @@ def _probe(
     """
     clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
     pairs = list(zip(families, clean, strict=True))
-    on_host = [SensitivityObserver(family, plan, each) for family, each in pairs] if programs is None else []
+    scratch = ScratchOfThreads()
+    on_host = [SensitivityObserver(family, plan, each, scratch) for family, each in pairs] if programs is None else []
     if not ops and (programs is None or not families):
         return [*on_host], None, ()
     tapped = () if programs is None else families

@@ -97,7 +97,6 @@ def run_observers(
         progress=progress,
         first_sample=first_sample,
         layout=layout,
-        shared=True,
         shrinks=batch_size is None,
         workspace=workspace_bytes,
     )
@@ -181,8 +180,6 @@ class NetworkRunner:
         progress: As in `run_observers`.
         first_sample: As in `run_observers`.
         layout: As in `run_observers`.
-        shared: As in `open_session`. Not where free memory is given back between batches (`Ceiling`): what the network
-            takes would be taken anew for each.
         shrinks: Whether the samples go on one by one where a batch fails: many exports promise a free batch axis and
             have a Reshape that fixes it to one.
         workspace: Memory that the tensors of all batches that are there at once may take, as far as two can keep it;
@@ -199,7 +196,6 @@ class NetworkRunner:
     progress: Count | None = None
     first_sample: int = 0
     layout: bool = True
-    shared: bool = False
     shrinks: bool = False
     workspace: int = DEFAULT_WORKSPACE
     place: DeviceMemory | None = None
@@ -225,13 +221,18 @@ class NetworkRunner:
             looks = Looks(helpers)
             for one, tensors in self._outputs(forward, helpers):
                 ceiling.keep()
-                everything = {**one.feed, **tensors}
-                for some, seen, batch in sample_views(observers, everything, one.batch, self.samples.axes):
-                    looks.begin(some, seen, batch)
+                self._show(one, tensors, observers, looks)
+                # The next run needs the memory of this one.
+                del tensors
                 # Samples that run one by one come out in the same memory.
                 self._tell(looks.end(one.batch.samples, 0 if self._single else forward.behind))
                 ceiling.keep()
             self._tell(looks.end(0, 0))
+
+    def _show(self, one: _Run, tensors: Mapping[str, Any], observers: Sequence[Observer], looks: Looks) -> None:
+        """Let observers begin to look at what a run gave."""
+        for some, seen, batch in sample_views(observers, {**one.feed, **tensors}, one.batch, self.samples.axes):
+            looks.begin(some, seen, batch)
 
     def _tell(self, samples: int) -> None:
         """Say that so many more samples are done."""
@@ -253,6 +254,8 @@ class NetworkRunner:
         for run, tensors in attempts:
             if tensors is not None:
                 yield run, tensors
+                # As above.
+                del tensors
                 continue
             for one in (run.part(self.samples, *bounds) for bounds in pairwise(range(run.batch.samples + 1))):
                 yield one, forward.run(one.feed)
@@ -288,7 +291,7 @@ class NetworkRunner:
         at_once, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if at_once == 1 else helpers.count // at_once
-        options = {"threads": threads, "layout": self.layout, "shared": self.shared}
+        options = {"threads": threads, "layout": self.layout, "shared": True}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))

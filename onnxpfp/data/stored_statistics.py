@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,37 @@ class _Stored:
     variance: Floats
     epsilon: float
 
-    def distance(self, values: NDArray[Any]) -> float:
-        """Return how far values, (N, C, ...), are from it, in nats."""
-        axes = (0, *range(2, values.ndim))
-        found: Floats = values.astype(np.float64)
+    def distance(self, values: _Values) -> float:
+        """Return how far values are from it, in nats."""
         with np.errstate(all="ignore"):
-            spread = (found.var(axes) + self.epsilon) / self.variance
-            shift = np.square(found.mean(axes) - self.mean) / self.variance
+            spread = (values.variance + self.epsilon) / self.variance
+            shift = np.square(values.mean - self.mean) / self.variance
             return float((spread + shift - 1 - np.log(spread)).mean()) / 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Values:
+    """Means and variances of values by channel, (C,) each, and how many a channel has.
+
+    They are merged sample by sample: all values at once, in float64, would take several times what a batch takes.
+    """
+
+    count: int
+    mean: Floats
+    variance: Floats
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Self:
+        """Measure those of one sample, (C, ...)."""
+        rows: Floats = values.reshape(len(values), -1).astype(np.float64)
+        return cls(rows.shape[1], rows.mean(1), rows.var(1))
+
+    def merge(self, other: Self) -> Self:
+        """Combine with those of another sample; sizes may differ from sample to sample, channels do not."""
+        share = other.count / max(self.count + other.count, 1)
+        gap = other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * np.square(gap)
+        return type(self)(self.count + other.count, self.mean + share * gap, variance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,21 +116,18 @@ class StoredStatistics:
         Raises:
             ModelError: The network does not run on them.
         """
-        session = open_session(self.model) if self.model.graph.output else None
-        seen: dict[str, list[NDArray[Any]]] = {name: [] for name in self.stored}
+        session = open_session(self.model, shared=True) if self.model.graph.output else None
+        values: dict[str, _Values] = {}
         for feed in feeds:
             tensors = {**feed, **(session.run(feed) if session is not None else {})}
-            for name, arrays in seen.items():
-                # Sizes may differ from sample to sample, channels do not.
-                arrays.append(tensors[name].reshape(*tensors[name].shape[:2], -1))
-        found = [(each.distance(_joined(seen[name])), each.name) for name, each in self.stored.items()]
+            with np.errstate(all="ignore"):
+                for name in self.stored:
+                    for one in (_Values.of(sample) for sample in tensors[name] if sample.size):
+                        values[name] = values[name].merge(one) if name in values else one
+        found = [(self.stored[name].distance(each), self.stored[name].name) for name, each in values.items()]
         # What is not finite is as far as can be.
-        return max((math.inf if math.isnan(distance) else distance, name) for distance, name in found)
-
-
-def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """Join values, (N, C, L) with any N and L each, to (1, C, ...)."""
-    return np.concatenate([array.swapaxes(0, 1).reshape(1, array.shape[1], -1) for array in arrays], axis=2)
+        far = ((math.inf if math.isnan(distance) else distance, name) for distance, name in found)
+        return max(far, default=(0.0, ""))
 
 
 def _part(model: ModelProto, names: Sequence[str]) -> ModelProto:

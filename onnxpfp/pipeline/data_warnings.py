@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from itertools import takewhile
 
 from onnxpfp.counted import counted
@@ -43,8 +44,8 @@ def unlike_training(statistics: StoredStatistics | None, data: CalibrationData) 
     return text
 
 
-def _some(data: CalibrationData) -> list[Feed]:
-    """Return the feeds of enough samples."""
+def _some(data: CalibrationData) -> Iterator[Feed]:
+    """Yield the feeds of enough samples."""
     done = 0
 
     def wanted(run: tuple[Feed, int]) -> bool:
@@ -52,7 +53,7 @@ def _some(data: CalibrationData) -> list[Feed]:
         done += run[1]
         return done - run[1] < MOST_TO_TELL
 
-    return [feed for feed, _ in takewhile(wanted, data.samples.runs(data.batch_size))]
+    return (feed for feed, _ in takewhile(wanted, data.samples.runs(data.batch_size)))
 
 
 def few_samples(samples: Samples, options: Options, *, undivided: bool) -> str:

@@ -25,6 +25,7 @@ from onnxpfp.options import Options
 from onnxpfp.pipeline.batching import Batching, choose_batching, with_scores
 from onnxpfp.pipeline.data_warnings import few_samples, unlike_training
 from onnxpfp.pipeline.runnable_shapes import runnable_shapes
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.session import Session, open_session
 
 __all__ = ["CHECKS", "read_data"]
@@ -221,7 +222,7 @@ class _Reader:
         """
         wanted = self.options.batch_size or BATCH
         try:
-            return choose_batching(self.session, samples, wanted, partial(_open_scores, self.source, self.options))
+            batching = choose_batching(self.session, samples, wanted, partial(_open_scores, self.source, self.options))
         except ModelError as error:
             feed = next(samples.batches(1))
             shapes = {name: tuple(array.shape) for name, array in feed.items()}
@@ -232,12 +233,15 @@ class _Reader:
             elif self.form.images.lines:
                 hint = "--resize sets the size of the images; many networks take multiples of 32 only"
             raise ModelError(f"{error} (tried {tried})", hint=hint) from error
+        # What a batch took; the analysis runs single samples.
+        trim_heap()
+        return batching
 
 
 def _open_scores(source: LoadedModel, options: Options) -> Session | None:
     """Open the model with what its outputs hide, or return None where they hide nothing."""
     shown = with_scores(with_fixed_draws(source.model))
-    return None if shown is None else open_session(shown, threads=options.threads)
+    return None if shown is None else open_session(shown, threads=options.threads, shared=True)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def start_gram_observers(setup: RefitSetup, *, fits_only: bool) -> tuple[GramObs
     """
     wanted = {layer.output: layer for layer in (*_reading(setup), *(layer for _, layer in setup.rankable))}
     # The rest of it is for what else is measured in the same runs.
-    spill = SpillCache(setup.problem.workspace // 4)
+    spill = SpillCache(setup.problem.workspace // 16)
     return gram_observers(setup.problem, wanted.values(), spill, fits_only=fits_only and not setup.rankable)
 
 

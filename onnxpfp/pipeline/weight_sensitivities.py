@@ -9,6 +9,7 @@ import numpy as np
 from onnxpfp.arrays import Floats32
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.runner import run_observers
+from onnxpfp.calibrate.sensitivity.scratch import ScratchOfThreads
 from onnxpfp.calibrate.sensitivity.settings import Positions, SensitivitySettings
 from onnxpfp.calibrate.sensitivity.weight_observer import WeightSensitivityObserver
 from onnxpfp.linear.families import op_families, shard_families
@@ -46,11 +47,11 @@ def weight_sensitivities(
     found = {layer.weight: np.zeros(layer.shape, np.float32) for layer in layers}
     shards = list(shard_families(op_families([op for layer in layers for op in layer.ops]), options.workspace))
     for number, families in enumerate(shards):
+        scratch = ScratchOfThreads()
+        clean = [family.lead.data in nonnegative and not family.lead.zero for family in families]
         observers = [
-            WeightSensitivityObserver(
-                family, settings, family.lead.data in nonnegative and not family.lead.zero, positions=positions
-            )
-            for family in families
+            WeightSensitivityObserver(family, settings, each, scratch, positions=positions)
+            for family, each in zip(families, clean, strict=True)
         ]
 
         def told(done: int, total: int, number: int = number) -> None:

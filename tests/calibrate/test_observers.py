@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ import onnxpfp.calibrate.collect as collect_module
 from onnxpfp.arrays import Arrays
 from onnxpfp.calibrate.collect import calibrate
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.samples import ArraySamples, Samples
 from onnxpfp.data.sources import load_samples
@@ -219,3 +221,20 @@ def test_watched_tensors_count_when_a_batch_is_chosen() -> None:
     one = 4 * (3 * 36 + 4 * 36 + 5)
     calibrate(model, [], samples_of(model, data), observers=observers, workspace_bytes=2 * one * 3 + 4)
     assert [len(batch) for batch in observers[0].batches] == [3, 3, 3, 3, 2]
+
+
+def test_families_share_memory_that_goes_when_they_have_measured() -> None:
+    model, ops, data = case()
+
+    def held() -> list[ScratchArrays]:
+        gc.collect()
+        return [each for each in gc.get_objects() if isinstance(each, ScratchArrays)]
+
+    class Counter(Recorder):
+        def see(self, tensors: Arrays, batch: Batch) -> None:
+            counts.append(len(held()))
+
+    counts: list[int] = []
+    before = len(held())
+    calibrate(model, ops, samples_of(model, data), observers=[Counter(ops[0])], batch_size=4, threads=1)
+    assert (max(counts), len(held())) == (before + 1, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -215,3 +216,35 @@ def test_what_holds_for_the_call_holds_in_its_threads(threads: int) -> None:
     # Whoever asks for the run is one of its threads, and may have been faster than all others.
     if threads == 1:
         assert {thread for _, thread in answers} == {threading.current_thread().name}
+
+
+@dataclass(slots=True, eq=False)
+class Watcher(Recorder):
+    """Counts how many of the arrays that it has seen are still there when it sees the next ones."""
+
+    shown: list[weakref.ref[np.ndarray]] = field(default_factory=list)
+    alive: list[int] = field(default_factory=list)
+
+    def see(self, tensors: Arrays, batch: Batch) -> None:
+        self.alive.append(sum(ref() is not None for ref in self.shown))
+        self.shown = [weakref.ref(tensors[name]) for name in self.needs]
+
+
+def test_what_came_out_of_a_batch_goes_before_one_of_another_size_runs() -> None:
+    model = nets.chain()
+    watcher = Watcher({name: SHAPES[name] for name in ("r", "c")})
+    run_observers(model, [watcher], samples_of(model, DATA), batch_size=3, threads=1)
+    # Batches of one size lie in the same memory.
+    assert watcher.alive == [0, 2, 0]
+
+
+def test_what_came_out_lies_apart_from_the_memory_of_the_session() -> None:
+    own: list[bool] = []
+
+    class Owners(Recorder):
+        def see(self, tensors: Arrays, batch: Batch) -> None:
+            own.extend(tensors[name].flags.owndata for name in self.needs)
+
+    model = nets.chain()
+    run_observers(model, [Owners({"r": SHAPES["r"]})], samples_of(model, DATA), batch_size=3, threads=1)
+    assert own == [True] * 3

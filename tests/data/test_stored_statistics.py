@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import nets
@@ -19,6 +20,7 @@ TEXT = """g (float[N,3,H,W] x) => (float[N,5,H,W] y) {
     d = Conv (r, v)
     y = BatchNormalization (d, scale2, shift2, mean2, var2)
 }"""
+NORMALISED = "g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = BatchNormalization (x, scale, shift, mean, var) }"
 SHAPES = {"w": (4, 3, 1, 1), "v": (5, 4, 1, 1), "scale": (4,), "shift": (4,), "scale2": (5,), "shift2": (5,)}
 
 
@@ -57,8 +59,7 @@ def test_the_first_one_tells_and_names_itself() -> None:
 
 
 def test_an_input_may_be_normalised_itself() -> None:
-    text = """g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = BatchNormalization (x, scale, shift, mean, var) }"""
-    model = nets.build(text, {"scale": (3,), "shift": (3,), "mean": np.full(3, 5.0), "var": np.ones(3)})
+    model = nets.build(NORMALISED, {"scale": (3,), "shift": (3,), "mean": np.full(3, 5.0), "var": np.ones(3)})
     assert distance(model, nets.noise(64, 3, 8, 8) + 5) < 0.01
     assert distance(model, nets.noise(64, 3, 8, 8)) > 10
 
@@ -129,3 +130,30 @@ def test_statistics_in_constant_nodes() -> None:
     assert distance(model, nets.noise(4, 3, 4, 4)) == pytest.approx(
         distance(model_of(np.ones(4), np.ones(4)), nets.noise(4, 3, 4, 4))
     )
+
+
+def test_samples_without_values_change_nothing() -> None:
+    x, model = (
+        nets.noise(6, 3, 4, 5),
+        nets.build(NORMALISED, {"scale": (3,), "shift": (3,), "mean": (3,), "var": np.ones(3)}),
+    )
+    assert distance(model, x, x[..., :0]) == distance(model, x)
+    assert distance(model, x[..., :0]) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_as_far_as_can_be(wrong: float) -> None:
+    x = nets.noise(6, 3, 4, 5)
+    x[2, 1, 0, 0] = wrong
+    assert distance(model_of(np.ones(4), np.ones(4)), x) == np.inf
+
+
+def test_no_more_than_a_sample_is_held_in_double_precision() -> None:
+    model = nets.build(NORMALISED, {"scale": (3,), "shift": (3,), "mean": np.ones(3), "var": np.ones(3)})
+    x = nets.noise(32, 3, 64, 64)
+    statistics = StoredStatistics.of(model)
+    assert statistics is not None
+    tracemalloc.start()
+    statistics.distance([{"x": x}])
+    assert tracemalloc.get_traced_memory()[1] < x.nbytes
+    tracemalloc.stop()

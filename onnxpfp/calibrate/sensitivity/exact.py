@@ -29,6 +29,8 @@ __all__ = ["Candidates", "Exact"]
 
 _PIECE = 1 << 18
 """Numbers of one intermediate: what a core's cache holds."""
+_LARGE = 2 << 20
+"""Bytes of W+ and W-; to make those of a block of such an op takes little beside what is done with them."""
 _DOUBLE = 8
 """Bytes of a number in float64."""
 
@@ -81,8 +83,9 @@ class Exact:
     Attributes:
         op: The linear op.
         blocks: What gets a share.
-        rows: Scaled weights: V (C, 1, O/g) where every block has one product in a sum, else W+ and W- side by side,
-            (C, k, 2 O/g).
+        rows: Scaled weights, V (C, k, O/g), or W+ and W- side by side, (C, k, 2 O/g).
+        signed: Whether they are W+ and W-: where every block has one product in a sum, V will do, and where they are
+            large these are made of V when they are looked up.
         kernel: "sum" or "max".
         windows: Looks up what the op reads.
         entries: Largest number of products of a block in one sum.
@@ -91,6 +94,7 @@ class Exact:
     op: LinearOp
     blocks: BlockTable
     rows: Floats32
+    signed: bool
     kernel: Kernel
     windows: WindowReader
     entries: int
@@ -99,8 +103,9 @@ class Exact:
     def of(cls, op: LinearOp, blocks: BlockTable, weights: Scaled, kernel: Kernel, *, flat: bool) -> Exact:
         """Prepare a linear op."""
         entries = int(np.diff(blocks.starts).max()) * weights.taps.shape[2]
-        rows = np.ascontiguousarray((weights.taps if entries == 1 else weights.signed).swapaxes(1, 2))
-        return cls(op, blocks, rows, kernel, WindowReader(op, flat), entries)
+        signed = entries > 1 and weights.signed.nbytes <= _LARGE
+        rows = np.ascontiguousarray((weights.signed if signed else weights.taps).swapaxes(1, 2))
+        return cls(op, blocks, rows, signed, kernel, WindowReader(op, flat), entries)
 
     def raise_to(self, best: Floats32, seen: SumField, candidates: Candidates, scratch: ScratchArrays) -> None:
         """Raise the largest share of every block so far to the largest among candidates, where that is larger.
@@ -177,9 +182,14 @@ class Exact:
     def _rows_of(self, block: int) -> Floats32:
         """Return the weights of one block, W+ and W- side by side, (E, 2 O/g)."""
         begin, end = self.blocks.starts[block : block + 2].tolist()
-        if end == begin + 1:
-            return self.rows[self.blocks.indices[begin]]
-        return self.rows[self.blocks.indices[begin:end]].reshape(-1, self.rows.shape[2])
+        several = self.blocks.indices[begin] if end == begin + 1 else self.blocks.indices[begin:end]
+        rows = self.rows[several].reshape(-1, self.rows.shape[2])
+        if self.signed:
+            return rows
+        both = np.empty((len(rows), 2, rows.shape[1]), np.float32)
+        np.maximum(rows, 0, out=both[:, 0])
+        np.negative(np.minimum(rows, 0, out=both[:, 1]), out=both[:, 1])
+        return both.reshape(len(rows), -1)
 
 
 def _summed_alone(u: Floats32, rows: Floats32, sums: Floats32, made: Floats32, largest: np.float32) -> np.float32:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import Arrays, Floats, Floats32
 from onnxpfp.calibrate.observer import Batch, Shape, not_finite
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
-from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
+from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays, ScratchOfThreads
 from onnxpfp.calibrate.sensitivity.screening import Screening
 from onnxpfp.calibrate.sensitivity.sums import Scaled, SumField, Sums, scaled
 from onnxpfp.linear.families import OpFamily
@@ -35,16 +34,6 @@ _FAINT = 1e-3
 """Share of the mean magnitude that every index of the input is expected to have at least."""
 _LIVE = 4
 """Arrays of that size that are held at once."""
-
-
-_OWN = threading.local()
-
-
-def _scratch() -> ScratchArrays:
-    """Return the memory of this thread."""
-    if not hasattr(_OWN, "scratch"):
-        _OWN.scratch = ScratchArrays()
-    return _OWN.scratch
 
 
 class Screen(Protocol):
@@ -72,8 +61,13 @@ class Screen(Protocol):
 
 @dataclass(slots=True, eq=False)
 class SensitivityObserver(FamilyObserver):
-    """The running statistics of one family, computed by numpy."""
+    """The running statistics of one family, computed by numpy.
 
+    Attributes:
+        scratch: Where intermediates go; families that are measured together share it.
+    """
+
+    scratch: ScratchOfThreads = field(default_factory=ScratchOfThreads)
     _sums: Sums | None = None
     _screens: dict[str, Screen] = field(default_factory=dict[str, Screen])
     _totals: dict[tuple[int, ...], Floats] = field(default_factory=dict[tuple[int, ...], Floats])
@@ -90,7 +84,7 @@ class SensitivityObserver(FamilyObserver):
         Raises:
             CalibrationError: There is NaN or infinity in it.
         """
-        scratch = _scratch()
+        scratch = self.scratch.here()
         x = self.family.arrange(self.family.lead.numbers(tensors))
         self._count(x)
         self._samples += batch.samples
