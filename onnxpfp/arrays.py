@@ -46,6 +46,8 @@ CHUNK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
 FLOAT_BYTES = 4
 """Size of a float32 number."""
+_MIXED_BYTES = 128
+"""What a random word counts for, so that few of them are made at once."""
 
 
 def owned(array: NDArray[Any]) -> NDArray[Any]:
@@ -100,13 +102,21 @@ def random_words(key: Sequence[int], first: int, rows: int, count: int) -> NDArr
     for part in key:
         state = _mixed(state + np.uint64(part))
     numbers = _mixed(state + np.arange(first, first + rows, dtype=np.uint64))
-    return _mixed(numbers[:, None] + np.arange(count, dtype=np.uint64))
+    words = np.empty((rows, count), np.uint64)
+    counters = np.arange(count, dtype=np.uint64)
+    # A few rows at a time: what is made of them stays in the cache.
+    for some in chunks(rows, _MIXED_BYTES * count):
+        words[some] = _mixed(numbers[some, None] + counters)
+    return words
 
 
 def _mixed(state: Any) -> Any:
     """Return a random number for every counter (splitmix64; Steele et al., OOPSLA 2014)."""
     with np.errstate(over="ignore"):
         z = state + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        return z

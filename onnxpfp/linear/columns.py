@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import AnyFloats, Bools, Ints, random_words
+from onnxpfp.arrays import AnyFloats, Bools, Floats, Ints, random_words
 from onnxpfp.linear.im2col import output_sizes, tap_sources
 from onnxpfp.linear.ops import LinearOp
 
 __all__ = [
+    "column_sums",
     "columns",
     "draw_positions",
     "output_shape",
@@ -32,6 +33,12 @@ OFTEN = 2
 
 LARGE = 1 << 12
 """Numbers of the columns of a sample from which on each sample is worth steps of its own."""
+_SMALL_MAP = 64
+"""Inputs of a channel for every drawn position up to which a product takes less time than looking inputs up."""
+_SPARE = 8
+"""Standard deviations of the number of random words below a limit that are added to it."""
+_SEVERAL = 4
+"""Where fewer positions than that are for each of those, all are sorted out."""
 
 
 def samples_first(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], int]:
@@ -94,9 +101,26 @@ def sample_positions(shape: tuple[int, ...], axis: int, per_sample: int, key: Se
     rest = math.prod(size for number, size in enumerate(shape) if number not in (0, axis))
     if rest <= per_sample:
         return np.broadcast_to(np.arange(rest, dtype=np.int64), (shape[0], rest))
-    keys = random_words(key, first, shape[0], rest)
-    chosen = np.argpartition(keys, per_sample - 1, axis=1)[:, :per_sample]
-    return np.sort(chosen.astype(np.int64), axis=1)
+    return np.sort(_least(random_words(key, first, shape[0], rest), per_sample), axis=1)
+
+
+def _least(words: NDArray[np.uint64], count: int) -> Ints:
+    """Return where the `count` least random words of every row stand, (rows, count) int64.
+
+    Few words are below a limit that is chosen so that nearly every row has enough of them: only these are sorted out.
+    """
+    rows, length = words.shape
+    wanted = count + _SPARE * math.sqrt(count)
+    if wanted * _SEVERAL < length:
+        row, column = np.nonzero(words < np.uint64(wanted / length * 2.0**64))
+        found = np.bincount(row, minlength=rows)
+        if found.min() >= count:
+            below = np.full((rows, int(found.max())), np.iinfo(np.uint64).max)
+            places = np.zeros(below.shape, np.int64)
+            slot = np.arange(len(row)) - np.repeat(np.cumsum(found) - found, found)
+            below[row, slot], places[row, slot] = words[row, column], column
+            return np.take_along_axis(places, np.argpartition(below, count - 1, axis=1)[:, :count], 1)
+    return np.argpartition(words, count - 1, axis=1)[:, :count].astype(np.int64)
 
 
 def outputs_at(array: AnyFloats, axis: int, positions: Ints) -> NDArray[np.float64]:
@@ -140,6 +164,26 @@ def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions:
     if inside is not None:
         taken[~inside] = 0
     return np.ascontiguousarray(np.swapaxes(taken, 2, 3).reshape(positions.size, -1), dtype=np.float32)
+
+
+def column_sums(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions: Ints) -> Floats:
+    """Return the sums of the columns over all output positions, (C * k,) float64; the arguments are those of `columns`.
+
+    Where maps are small, how often each tap reads each input is a matrix, and the sums are one product with it.
+    """
+    length = math.prod(array.shape[2:])
+    if op.kind == "matmul" or op.kernel_size == 1 or length > _SMALL_MAP * positions.shape[1]:
+        return columns(op, array, spatial, positions).sum(0, dtype=np.float64)
+    index, inside = tap_sources(op, array.shape[2:], spatial, positions)
+    samples, taps = len(array), op.kernel_size
+    reads = (np.arange(samples)[:, None, None] * length + index) * taps + np.arange(taps)
+    there = reads.ravel() if inside is None else reads[inside]
+    often = np.bincount(there, minlength=samples * length * taps).reshape(samples, length, taps)
+    sums = np.matmul(array.reshape(*array.shape[:2], length), often.astype(np.float32))
+    if np.isfinite(sums).all():
+        return sums.sum(0, dtype=np.float64).ravel()
+    # What no tap reads there does not count, whatever it is.
+    return columns(op, array, spatial, positions).sum(0, dtype=np.float64)
 
 
 def _side_by_side(flat: AnyFloats, index: Ints, inside: Bools | None) -> NDArray[np.float32]:

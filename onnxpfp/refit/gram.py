@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxpfp.arrays import AnyFloats, Arrays, Bools, Floats, Floats32, chunks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.runner import run_observers
-from onnxpfp.linear.columns import columns, output_shape, outputs_at, sample_positions
+from onnxpfp.linear.columns import column_sums, columns, output_shape, outputs_at, sample_positions
 from onnxpfp.linear.layout import output_axis
 from onnxpfp.linear.ops import LinearOp
 from onnxpfp.progress import Count
@@ -220,7 +220,11 @@ class GramObserver(Observer):
         first = batch.first_row(shape[0])
         axis = output_axis(len(shape), matrix=op.kind == "matmul")
         positions = sample_positions(shape, axis, self.positions, (*key, 0), first)
-        self._add(self.columns, columns(op, data, shape[2:], positions))
+        if len(self.columns.uu):
+            self._add(self.columns, columns(op, data, shape[2:], positions))
+        else:
+            self.columns.u += column_sums(op, data, shape[2:], positions).reshape(self.columns.u.shape)
+            self.columns.count += positions.size
         if self.channels is not None:
             positions = sample_positions(data.shape, 1, self.positions, (*key, 1), first)
             self._add(self.channels, outputs_at(data, 1, positions))
