@@ -133,21 +133,23 @@ def _reason(session: Session, samples: Samples, feed: Feed, count: int) -> str:
     feeds = [samples.part(feed, count, number, number + 1) for number in numbers]
     try:
         alone = [session.run(one) for one in feeds]
-        again = session.run(feeds[0])
     except ModelError:
         # It takes batches and no single samples: there is nothing to compare with.
         return ""
     tensors = [name for name, value in together.items() if not _is_box(value)]
-    if any(_differs(again[name], alone[0][name]) for name in tensors):
-        # Random ops draw anew in every run, so that no two runs are alike.
-        return ""
     pairs = [(together[name], [one[name] for one in alone]) for name in tensors]
     comparable = [(batch, ones) for batch, ones in pairs if _can_be_told_apart(batch, ones, count)]
     if any(_mixes(batch, ones, numbers, count) for batch, ones in comparable):
-        return _MIXES
-    if len(comparable) < len(pairs):
-        return _LENGTHS
-    return _COLUMNS if any(_has_columns(batch, ones[0]) for batch, ones in pairs) else ""
+        reason = _MIXES
+    elif len(comparable) < len(pairs):
+        reason = _LENGTHS
+    elif any(_has_columns(batch, ones[0]) for batch, ones in pairs):
+        reason = _COLUMNS
+    else:
+        return ""
+    again = session.run(feeds[0])
+    # Random ops draw anew in every run, so that no two runs are alike.
+    return "" if any(_differs(again[name], alone[0][name]) for name in tensors) else reason
 
 
 def _is_box(value: NDArray[Any]) -> bool:

@@ -7,7 +7,7 @@ is kept until then; after new weights what the consumers read is computed anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,11 +19,12 @@ from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_choice import chosen_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first
 from onnxpfp.refit.joint_problem import JointEffort, Starts
-from onnxpfp.refit.joint_setup import StagePair, joint_problem
+from onnxpfp.refit.joint_setup import BatchRows, ChainDraw, StagePair, draw_chains, joint_problem
 from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
+from onnxpfp.refit.stage_draw import StageDraw
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
@@ -107,19 +108,41 @@ class JointRefit:
             self.chains.setdefault(depth, []).append(chain)
             pair.student.hold(chain.producer.consumer.data, depth)
 
-    def before(self, depth: int, pair: StagePair) -> None:
-        """Refit the producers whose consumers are in the next stage."""
-        for chain in self.chains.get(depth, ()):
-            taken = fit_chain(chain, self.refit_state, self.starts, pair, self.effort)
-            if taken is None:
-                continue
-            name = chain.producer.consumer.name
-            before = self.moved[chain.producer.output].before if chain.producer.output in self.moved else taken.before
-            self.moved[chain.producer.output] = Record(name, before, taken.after, PRODUCER_RIDGE, joint=True)
-            self.starts.update(taken.starts)
-            for layer in (chain.producer, *chain.consumers):
-                self.refit_state.put(layer, taken.starts[layer.output].weights, taken.starts[layer.output].bias)
-            _compute_anew(chain, self.refit_state, pair)
+    def due(self, depth: int) -> bool:
+        """Tell whether consumers of a chain are in a stage."""
+        return depth in self.chains
+
+    def before(self, depth: int, pair: StagePair, own: StageDraw | None) -> None:
+        """Refit the producers whose consumers are in the next stage.
+
+        Args:
+            depth: The stage.
+            pair: Runs it.
+            own: Draws the targets of the ops of the stage, as `draw_chains`.
+        """
+        problem = self.refit_state.problem
+        found = (ChainDraw.of(each, self.refit_state, self.starts, pair, self.effort) for each in self.chains[depth])
+        groups = [*_within([each for each in found if each is not None], problem.workspace // 2)]
+        for number, draws in enumerate(groups):
+            rows = draw_chains(draws, pair, problem, own if number == len(groups) - 1 else None)
+            for draw in draws:
+                # Of chains that were fitted no rows stay.
+                batches = rows.pop(0)
+                if batches is not None:
+                    self._fit(draw, batches, pair)
+
+    def _fit(self, draw: ChainDraw, batches: BatchRows, pair: StagePair) -> None:
+        chain = draw.chain
+        taken = fit_chain(draw, batches, self.refit_state, self.starts, pair, self.effort)
+        if taken is None:
+            return
+        name = chain.producer.consumer.name
+        before = self.moved[chain.producer.output].before if chain.producer.output in self.moved else taken.before
+        self.moved[chain.producer.output] = Record(name, before, taken.after, PRODUCER_RIDGE, joint=True)
+        self.starts.update(taken.starts)
+        for layer in (chain.producer, *chain.consumers):
+            self.refit_state.put(layer, taken.starts[layer.output].weights, taken.starts[layer.output].bias)
+        _compute_anew(chain, self.refit_state, pair)
 
     def alone(self, layer: RefitLayer) -> bool:
         """Tell whether an op is to give the original's outputs itself: not once it was refitted for its consumers."""
@@ -178,6 +201,18 @@ def _compute_anew(chain: Chain, refit_state: RefitState, pair: StagePair) -> Non
         student.cache.put(batch, {name: made[name] for name in held})
 
 
+def _within(draws: Iterable[ChainDraw], limit: int) -> Iterator[list[ChainDraw]]:
+    """Put chains together whose rows fit a limit in bytes."""
+    group: list[ChainDraw] = []
+    for draw in draws:
+        if group and sum(each.bytes for each in group) + draw.bytes > limit:
+            yield group
+            group = []
+        group.append(draw)
+    if group:
+        yield group
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TakenJointly:
     """New weights of a chain.
@@ -195,19 +230,20 @@ class TakenJointly:
 
 
 def fit_chain(
-    chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+    draw: ChainDraw, batches: BatchRows, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
 ) -> TakenJointly | None:
     """Fit a producer and its consumers; None where nothing is better on the tuning samples.
 
     Args:
-        chain: The chain; the stage of its consumers is next.
+        draw: The chain, and what it drew; the stage of its consumers is next.
+        batches: Its rows.
         refit_state: The network.
         starts: Its linear ops as they are.
         pair: Runs it beside the original.
         effort: How much is done.
     """
-    setup = joint_problem(chain, refit_state, starts, pair, effort)
-    fit = None if setup is None else joint_fit(setup, pair.helpers)
+    chain = draw.chain
+    fit = joint_fit(joint_problem(draw, batches, refit_state, starts, pair, effort), pair.helpers)
     if fit is None:
         return None
     fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)

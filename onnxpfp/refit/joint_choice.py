@@ -20,7 +20,7 @@ from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layers import kept_parts
 from onnxpfp.refit.problem import RefitProblem
 
-__all__ = ["chosen_chains", "positions_per_sample"]
+__all__ = ["bytes_of_position", "chosen_chains", "positions_per_sample"]
 
 WeightShape = tuple[int, int, int]
 """Convolution groups, outputs of a group, columns of an output."""
@@ -73,10 +73,14 @@ def positions_per_sample(shapes: Sequence[WeightShape], problem: RefitProblem, e
         problem: The network and samples.
         effort: How much is done.
     """
-    groups, outputs, inputs = shapes[0]
-    row = FLOAT_BYTES * groups * (inputs + TAPE * outputs)
     wanted = problem.positions_for(max(shape[2] for shape in shapes)) // effort.fewer
-    return max(1, min(wanted, problem.workspace // 2 // max(1, ROWS * row * _samples(problem))))
+    return max(1, min(wanted, problem.workspace // 2 // max(1, bytes_of_position(shapes, problem))))
+
+
+def bytes_of_position(shapes: Sequence[WeightShape], problem: RefitProblem) -> int:
+    """Return what one position of a consumer's output of every sample takes, about; arguments as above."""
+    groups, outputs, inputs = shapes[0]
+    return ROWS * FLOAT_BYTES * groups * (inputs + TAPE * outputs) * _samples(problem)
 
 
 def _gain(shapes: Sequence[WeightShape], problem: RefitProblem, keep: Keep, effort: JointEffort, chain: Chain) -> float:

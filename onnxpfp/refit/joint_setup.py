@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 
-from onnxpfp.arrays import Floats32
+from onnxpfp.arrays import Arrays, Floats32
 from onnxpfp.refit.joint_chains import Chain
-from onnxpfp.refit.joint_choice import positions_per_sample
+from onnxpfp.refit.joint_choice import bytes_of_position, positions_per_sample
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, with_taps_first
 from onnxpfp.refit.joint_problem import ChainBatch, JointEffort, JointProblem, JointWeights, Starts
 from onnxpfp.refit.joint_ranks import RankedConsumer, RankedProducer
 from onnxpfp.refit.joint_rows import ChainRows, chain_rows
-from onnxpfp.refit.layer_rows import LayerRows, layer_families
+from onnxpfp.refit.layer_rows import LayerRows, TargetDraw, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.pointwise import Pointwise
 from onnxpfp.refit.problem import RefitProblem
+from onnxpfp.refit.stage_draw import StageDraw
 from onnxpfp.refit.stages import Runner
 from onnxpfp.refit.state import RefitState
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["StagePair", "joint_problem"]
+__all__ = ["BatchRows", "ChainDraw", "StagePair", "draw_chains", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
+SIDES = 2
+"""Rows there are to fit, and to compare."""
 
 
 class StagePair(Protocol):
@@ -58,27 +62,119 @@ class StagePair(Protocol):
         ...
 
 
-def joint_problem(
-    chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
-) -> JointProblem | None:
-    """Draw the rows of a chain; None where it cannot be followed, or some numbers are not finite.
+@dataclass(frozen=True, slots=True, eq=False)
+class ChainDraw:
+    """What a chain draws where the stage of its consumers is next.
+
+    Attributes:
+        chain: The chain.
+        links: Its element-wise ops.
+        members: Its consumers, with their targets.
+        groups: Convolution groups of the producer that keep anything.
+        per_sample: Positions of a consumer's output that are drawn of one sample.
+        bytes: What the rows of all samples take, about.
+    """
+
+    chain: Chain
+    links: tuple[Pointwise, ...]
+    members: tuple[LayerRows, ...]
+    groups: int
+    per_sample: int
+    bytes: int
+
+    @classmethod
+    def of(
+        cls, chain: Chain, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+    ) -> Self | None:
+        """Find out what a chain draws; None where its ops cannot be followed."""
+        problem = refit_state.problem
+        links = _pointwise(chain, pair.student, problem)
+        if links is None:
+            return None
+        shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
+        per_sample = positions_per_sample(shapes, problem, effort)
+        members = tuple(_members(chain, refit_state, starts, pair))
+        return cls(chain, links, members, shapes[0][0], per_sample, per_sample * bytes_of_position(shapes, problem))
+
+    def shows(self) -> set[str]:
+        """Return the tensors of the original that the targets are computed from."""
+        return set[str]().union(*(member.shows() for member in self.members))
+
+    def rows(self, shown: Arrays, given: Arrays, rng: np.random.Generator) -> ChainRows | None:
+        """Draw the rows of one batch, as `chain_rows`."""
+        return chain_rows(self.chain, self.members, self.groups, self.per_sample, shown, given, rng)
+
+
+BatchRows = list[tuple[int, ChainRows]]
+"""The rows of a chain, by batch."""
+
+
+def draw_chains(
+    draws: Sequence[ChainDraw], pair: StagePair, problem: RefitProblem, own: StageDraw | None
+) -> list[BatchRows | None]:
+    """Draw the rows of chains with consumers in the next stage of the original, which runs once for all of them.
 
     Args:
-        chain: As in `fit_chain`.
-        refit_state: As there.
+        draws: What each chain draws.
+        pair: The networks.
+        problem: What the samples and the seed are of.
+        own: Draws what the ops of the stage should give themselves, so that it need not run again for that: then what
+            later stages of the original read is kept. None leaves the stage to be run again.
+
+    Returns:
+        The rows of each chain; None where some are not finite, or there is nothing to fit or to compare.
+    """
+    teacher, student = pair.teacher, pair.student
+    names = sorted(set[str]().union(*(each.shows() for each in draws), own.shows() if own else ()) & teacher.made())
+    if own is None:
+        part = teacher.stages.part(teacher.next, teacher.next, names)
+        session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
+    else:
+        session, _ = teacher.open(names)
+
+    def draw(batch: int) -> tuple[Arrays, list[ChainRows | None], list[TargetDraw | None]]:
+        given, shown = student.cache.batches[batch], teacher.compute(session, batch)
+        seeds = [problem.seed, teacher.next, JOINT, batch]
+        rows = [each.rows(shown, given, np.random.default_rng(seeds)) for each in draws]
+        targets = [] if own is None else own.targets(batch, shown, given)
+        return teacher.later(shown), rows, targets
+
+    found = [BatchRows() for _ in draws]
+    infinite = set[int]()
+    for batch, (later, rows, targets) in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
+        if own is not None:
+            own.drawn.append(targets)
+            teacher.keep(batch, later)
+        for number, each in enumerate(rows):
+            if each is None or not len(each.columns):
+                continue
+            if not np.isfinite(each.columns).all() or not all(np.isfinite(one.targets).all() for one in each.wanted):
+                infinite.add(number)
+            found[number].append((batch, each))
+    return [
+        None if number in infinite or len({batch < pair.fitted for batch, _ in each}) < SIDES else each
+        for number, each in enumerate(found)
+    ]
+
+
+def joint_problem(
+    draw: ChainDraw, batches: BatchRows, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+) -> JointProblem:
+    """Set up the fit of a chain.
+
+    Args:
+        draw: What the chain drew.
+        batches: Its rows.
+        refit_state: As in `fit_chain`.
         starts: As there.
         pair: As there.
         effort: As there.
     """
-    problem = refit_state.problem
-    links, members = _pointwise(chain, pair.student, problem), _members(chain, refit_state, starts, pair)
-    batches = None if links is None else _drawn(chain, problem, members, starts, pair, effort)
-    if links is None or batches is None:
-        return None
+    chain = draw.chain
     machine = ChainMachine(
-        links,
+        draw.links,
         tuple(_affine(layer, starts) for layer in chain.depthwise),
-        _importance(members, batches),
+        _importance(draw.members, batches),
         tuple(starts[layer.output].sign for layer in chain.consumers),
     )
     ranked = tuple(_ranked_consumer(layer, refit_state, starts) for layer in chain.consumers)
@@ -131,39 +227,6 @@ def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: StageP
     families = layer_families(refit_state, chain.consumers, starts, pair.teacher.made(), given, ALONE)
     members = {member.layer.output: member for family in families for member in family.members}
     return [members[layer.output] for layer in chain.consumers]
-
-
-def _drawn(
-    chain: Chain,
-    problem: RefitProblem,
-    members: Sequence[LayerRows],
-    starts: Starts,
-    pair: StagePair,
-    effort: JointEffort,
-) -> list[tuple[int, ChainRows]] | None:
-    """Draw the rows of all batches; None where some are not finite, or there is nothing to fit or to compare."""
-    teacher, student = pair.teacher, pair.student
-    names = sorted(set[str]().union(*(member.shows() for member in members)) & teacher.made())
-    part = teacher.stages.part(teacher.next, teacher.next, names)
-    session = open_session(part, problem.requests, threads=teacher.threads, shared=True)
-    groups = len(starts[chain.producer.output].weights)
-    shapes = [starts[layer.output].weights.shape for layer in (chain.producer, *chain.consumers)]
-    per_sample = positions_per_sample(shapes, problem, effort)
-
-    def draw(batch: int) -> ChainRows | None:
-        rng = np.random.default_rng([problem.seed, teacher.next, JOINT, batch])
-        given = student.cache.batches[batch]
-        return chain_rows(chain, members, groups, per_sample, teacher.compute(session, batch), given, rng)
-
-    found: list[tuple[int, ChainRows]] = []
-    for number, rows in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
-        if rows is None or not len(rows.columns):
-            continue
-        if not np.isfinite(rows.columns).all() or not all(np.isfinite(each.targets).all() for each in rows.wanted):
-            return None
-        found.append((number, rows))
-    both = {number < pair.fitted for number, _ in found}
-    return found if len(both) == 2 else None
 
 
 def _importance(members: Sequence[LayerRows], batches: Sequence[tuple[int, ChainRows]]) -> tuple[Floats32, ...]:

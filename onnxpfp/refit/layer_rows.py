@@ -146,6 +146,25 @@ def _single(array: Floats) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TargetDraw:
+    """What a family drew from one batch of the original: all but the columns.
+
+    Attributes:
+        tuning: Whether it is of tuning samples.
+        whole: Shape of the outputs.
+        positions: Flat output positions, (N, P).
+        rows: As in `Draw`.
+        mixed: The channels of the original, (T', C), and their positions, (N, P), where these are fitted.
+    """
+
+    tuning: bool
+    whole: tuple[int, ...]
+    positions: Ints
+    rows: tuple[tuple[Floats32, Floats32 | None], ...]
+    mixed: tuple[AnyFloats, Ints] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Draw:
     """What a family drew from one batch, or from several.
 
@@ -201,10 +220,10 @@ class LayerFamily:
         groups, _, inputs = self.members[0].start.weights.shape
         return self.positions * groups * inputs
 
-    def draw(
+    def draw_targets(
         self, shown: Arrays, given: Arrays, original: Arrays, rng: np.random.Generator, *, tuning: bool
-    ) -> Draw | None:
-        """Draw the rows of one batch; None where a tensor is empty.
+    ) -> TargetDraw | None:
+        """Draw positions in one batch, and what the ops should give there; None where a tensor is empty.
 
         Args:
             shown: Activations that the stage of the original computes.
@@ -216,27 +235,52 @@ class LayerFamily:
         first = self.members[0]
         layer = first.layer
         whole = shown[next(iter(first.shows()))].shape
-        if 0 in (*whole, *given[layer.consumer.data].shape):
-            return None
-        if not fits_together(layer, given[layer.consumer.data].shape, whole):
-            for member in self.members:
-                member.fitted.finite = member.tuning.finite = False
+        if not self._fits(given, whole):
             return None
         positions = draw_positions(whole, layer.axis, self.positions, rng)
-        spatial = whole[2:] if layer.op.kind != "matmul" else ()
+        rows = tuple(member.rows(shown, given, positions, tuning=tuning) for member in self.members)
+        mixed: tuple[AnyFloats, Ints] | None = None
+        if first.channels is not None and not tuning:
+            data = original[layer.consumer.data]
+            places = draw_positions(data.shape, 1, self.positions, rng)
+            mixed = outputs_at(data, 1, places), places
+        return TargetDraw(tuning, whole, positions, rows, mixed)
+
+    def _fits(self, given: Arrays, whole: tuple[int, ...]) -> bool:
+        """Tell whether there is anything to draw; what does not belong together is not fitted."""
+        layer = self.members[0].layer
+        data = given[layer.consumer.data].shape
+        if 0 in (*whole, *data):
+            return False
+        if fits_together(layer, data, whole):
+            return True
+        for member in self.members:
+            member.fitted.finite = member.tuning.finite = False
+        return False
+
+    def draw(self, targets: TargetDraw | None, given: Arrays) -> Draw | None:
+        """Draw the columns of one batch.
+
+        Args:
+            targets: Where, and what goes with them; None where there was nothing to draw.
+            given: Activations of the pruned network before the stage.
+        """
+        if targets is None:
+            return None
+        first = self.members[0]
+        layer, positions = first.layer, targets.positions
+        spatial = targets.whole[2:] if layer.op.kind != "matmul" else ()
         groups, _, inputs = first.start.weights.shape
         if inputs:
             flat = columns(layer.op, given[layer.consumer.data], spatial, positions)
             u = flat.reshape(len(flat), groups, -1)
         else:
             u = np.zeros((positions.size, groups, 0), np.float32)
-        rows = tuple(member.rows(shown, given, positions, tuning=tuning) for member in self.members)
         mixed: tuple[AnyFloats, AnyFloats] | None = None
-        if first.channels is not None and not tuning:
-            data = original[layer.consumer.data]
-            positions = draw_positions(data.shape, 1, self.positions, rng)
-            mixed = outputs_at(data, 1, positions), outputs_at(given[layer.consumer.data], 1, positions)
-        return Draw(tuning, u, rows, mixed)
+        if targets.mixed is not None:
+            original, places = targets.mixed
+            mixed = original, outputs_at(given[layer.consumer.data], 1, places)
+        return Draw(targets.tuning, u, targets.rows, mixed)
 
     def take(self, draw: Draw) -> list[Piece]:
         """Keep what was drawn, and return what is left to do to count it in."""

@@ -22,13 +22,14 @@ from onnxpfp.refit.counting import Counting, Waiting
 from onnxpfp.refit.initial import InitialWeights
 from onnxpfp.refit.joint import JointRefit, found_chains
 from onnxpfp.refit.joint_problem import JointEffort
-from onnxpfp.refit.layer_rows import Draw, LayerFamily, LayerRows, layer_families
+from onnxpfp.refit.layer_rows import Draw, LayerRows, TargetDraw, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.recurrent_fit import fit_recurrence
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
+from onnxpfp.refit.stage_draw import StageDraw
 from onnxpfp.refit.stages import Arrays, Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
@@ -129,11 +130,13 @@ def _sweep(
         joint.begin(pair)
     for depth in range(pair.depth):
         here = [layer for layer in layers if pair.teacher.stages.depth[layer.output] == depth]
-        if joint is not None:
-            joint.before(depth, pair)
-        recurrent = _recurrences(pair, refit_state, records)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
-        records |= _fit_alone(pair, refit_state, fitted, joint)
+        ahead = None
+        if joint is not None and joint.due(depth):
+            ahead = _draws_ahead(pair, refit_state, fitted, joint)
+            joint.before(depth, pair, ahead)
+        recurrent = _recurrences(pair, refit_state, records)
+        records |= _fit_alone(pair, refit_state, fitted, joint, ahead.drawn if ahead is not None else [])
         ceiling.keep()
         pair.advance(refit_state, here, recurrent)
         ceiling.keep()
@@ -142,18 +145,47 @@ def _sweep(
     return records
 
 
+def _draws_ahead(
+    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit
+) -> StageDraw | None:
+    """Return what draws the targets of ops of the next stage in the run that its chains draw from.
+
+    None where something else runs the stage, too, or the ops read what has to be made again.
+    """
+    recurrent = any(pair.teacher.stages.depth[each.output] == pair.teacher.next for each in refit_state.recurrences)
+    given = pair.student.cache.batches[0]
+    if recurrent or not all(layer.consumer.data in given for layer in layers):
+        return None
+    starts = _all_starts(refit_state, layers, joint)
+    families = layer_families(refit_state, layers, starts, pair.teacher.made(), given, pair.helpers)
+    return StageDraw(families, pair.teacher, refit_state.problem.seed, pair.fitted)
+
+
+def _all_starts(
+    refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit | None
+) -> dict[str, InitialWeights]:
+    """Return the weights of ops before their refit, by output, and those of the chains.
+
+    In double precision the weights of all ops would take twice the size of the network.
+    """
+    known = {} if joint is None else joint.starts
+    return {**_starts(refit_state, [layer for layer in layers if layer.output not in known]), **known}
+
+
 def _fit_alone(
-    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit | None
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    joint: JointRefit | None,
+    ahead: Sequence[list[TargetDraw | None]],
 ) -> dict[str, Record]:
     """Refit the ops of the next stage each by itself; returns what it brought, by output.
 
     The rows and matrices of the last one go before the stage is run.
     """
     records: dict[str, Record] = {}
-    # In double precision the weights of all ops would take twice the size of the network.
-    known = {} if joint is None else joint.starts
-    starts = {**_starts(refit_state, [layer for layer in layers if layer.output not in known]), **known}
-    for each, fit in _stage(pair, refit_state, layers, starts):
+    starts = _all_starts(refit_state, layers, joint)
+    for each, fit in _stage(pair, refit_state, layers, starts, ahead):
         before = fit.plain if joint is None else joint.plain(each, fit)
         if fit.changed or each.limit is not None:
             refit_state.put(each.layer, fit.weights, fit.bias)
@@ -271,22 +303,28 @@ class _Pair:
 
 
 def _stage(
-    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    starts: Mapping[str, InitialWeights],
+    ahead: Sequence[list[TargetDraw | None]],
 ) -> Iterator[tuple[LayerRows, Fit]]:
-    """Run a stage of the original and fit its linear ops."""
+    """Run a stage of the original and fit its linear ops; where their targets were drawn ahead, it has run."""
     teacher, helpers = pair.teacher, pair.helpers
     families = layer_families(refit_state, layers, starts, teacher.made(), pair.student.cache.batches[0], helpers)
     members = [member for family in families for member in family.members]
-    session, shown = teacher.open(sorted(set[str]().union(*(member.shows() for member in members))))
+    stage = StageDraw(families, teacher, refit_state.problem.seed, pair.fitted, [*ahead])
+    session, shown = (None, ()) if ahead else teacher.open(sorted(stage.shows()))
     again = pair.student.remaking([member.layer.consumer.data for member in members])
-    draw = partial(_draw, pair, families, (session, again), refit_state.problem.seed)
+    draw = partial(_draw, pair, stage, (session, again))
     most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting, results = [Waiting(family) for family in families], helpers.in_order(draw, batches, most)
     counting = Counting(helpers)
     for batch in batches:
         given, drawn = next(results)
-        teacher.keep(batch, given)
+        if not ahead:
+            teacher.keep(batch, given)
         pairs = zip(waiting, drawn, strict=True)
         counting.begin(chain.from_iterable(each.add(one) for each, one in pairs if one is not None))
         # The next batch needs the memory of this one.
@@ -310,19 +348,14 @@ def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -
 
 
 def _draw(
-    pair: _Pair,
-    families: Sequence[LayerFamily],
-    sessions: tuple[Session | None, Session | None],
-    seed: int,
-    batch: int,
+    pair: _Pair, stage: StageDraw, sessions: tuple[Session | None, Session | None], batch: int
 ) -> tuple[Arrays, list[Draw | None]]:
     """Run the original's stage on one batch, and draw columns and targets at random positions.
 
     Args:
         pair: The two networks.
-        families: The ops of the stage.
+        stage: Draws; what was drawn ahead is taken as it is.
         sessions: The original's stage, and what makes again what the ops read in the pruned network.
-        seed: Of the positions.
         batch: Which.
 
     Returns:
@@ -330,12 +363,7 @@ def _draw(
     """
     shown = pair.teacher.compute(sessions[0], batch)
     given = {**pair.student.cache.batches[batch], **pair.student.compute(sessions[1], batch)}
-    original = pair.teacher.cache.batches[batch]
-    drawn: list[Draw | None] = []
-    for number, family in enumerate(families):
-        rng = np.random.default_rng([seed, pair.teacher.next, number, batch])
-        drawn.append(family.draw(shown, given, original, rng, tuning=batch >= pair.fitted))
+    drawn = stage.columns(stage.drawn[batch] if stage.drawn else stage.targets(batch, shown, given), given)
     for runner in (pair.student, pair.teacher):
         runner.cache.rest(batch)
-    later = pair.teacher.stages.stages[pair.teacher.next].gives
-    return {name: shown[name] for name in later if name in shown}, drawn
+    return pair.teacher.later(shown), drawn

@@ -15,7 +15,7 @@ import onnxpfp
 from onnxpfp.data.inputs import input_specs
 from onnxpfp.data.sources import load_samples
 from onnxpfp.pipeline.batching import Batching, choose_batching, with_scores
-from onnxpfp.runtime.session import open_session
+from onnxpfp.runtime.session import Session, open_session
 
 MIXED = "samples run one by one: in a batch they change each other's outputs"
 FAILING = "samples run one by one: the model fails on several at once"
@@ -67,6 +67,23 @@ def choose(model: ModelProto, data: Any, wanted: int = 16) -> Batching:
     shown = with_scores(model)
     scores = None if shown is None else open_session(shown)
     return choose_batching(open_session(model), load_samples(data, input_specs(model)), wanted, lambda: scores)
+
+
+def test_a_sample_runs_again_only_where_something_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    run = Session.run
+
+    def counted(self: Session, feeds: Mapping[str, Any], *rest: Any) -> dict[str, Any]:
+        sizes.append(len(feeds["x"]))
+        return run(self, feeds, *rest)
+
+    monkeypatch.setattr(Session, "run", counted)
+    data = {"x": nets.noise(COUNT, 3, 8, 8)}
+    assert choose(build(CONV.format(body="b = Neg(a)")), data).size == 16
+    assert sizes == [16, 1, 1, 1]
+    sizes.clear()
+    assert choose(build(MIXING["softmax over the batch"][0]), data).size == 1
+    assert sizes[:5] == [16, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("name", MIXING)

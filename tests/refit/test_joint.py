@@ -17,11 +17,14 @@ from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first, with_taps_first
 from onnxpfp.refit.joint_problem import JointEffort, JointProblem
-from onnxpfp.refit.joint_setup import joint_problem
+from onnxpfp.refit.joint_setup import ChainDraw, StagePair, draw_chains, joint_problem
 from onnxpfp.refit.joint_steps import JointDescent, joint_fit
+from onnxpfp.refit.stage_draw import StageDraw
+from onnxpfp.refit.stages import Arrays, Runner
 from onnxpfp.refit.sweep import RefitProblem, RefitState, refit
 from onnxpfp.rewrite.apply import apply
 from onnxpfp.rewrite.edits import Edits
+from onnxpfp.runtime.session import Session
 from onnxpfp.runtime.workers import ALONE
 
 CONVS = "g (float[N,3,8,8] x) => (y) <float[6,3,3,3] w, float[6] b, float[5,6,3,3] v, float[5] c, "
@@ -94,11 +97,15 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Chain, JointPr
     """Listen to the chains that a sweep works on, before anything is refitted for them."""
     problems: list[tuple[Chain, JointProblem]] = []
 
-    def before(self: JointRefit, depth: int, pair: object) -> None:
+    def before(self: JointRefit, depth: int, pair: StagePair, own: StageDraw | None) -> None:
         for chain in self.chains.get(depth, ()):
-            problem = joint_problem(chain, self.refit_state, self.starts, pair, ONCE)  # pyright: ignore[reportArgumentType]
-            assert problem is not None
-            problems.append((chain, problem))
+            draw = ChainDraw.of(chain, self.refit_state, self.starts, pair, ONCE)
+            assert draw is not None
+            (batches,) = draw_chains([draw], pair, self.refit_state.problem, None)
+            assert batches is not None
+            problems.append((chain, joint_problem(draw, batches, self.refit_state, self.starts, pair, ONCE)))
+        # Nothing was drawn ahead.
+        assert own is None or not own.drawn
 
     with monkeypatch.context() as patch:
         patch.setattr(sweeps.JointRefit, "before", before)
@@ -256,6 +263,27 @@ def test_the_number_of_threads_changes_no_bit(make_problem, text: str) -> None:
         assert found[0].tensors.keys() == other.tensors.keys()
         for name, array in found[0].tensors.items():
             np.testing.assert_array_equal(array, other.tensors[name])
+
+
+@pytest.mark.parametrize("text", [DEEP, INVERTED])
+def test_the_original_runs_once_for_chains_and_for_their_consumers_own_refits(make_problem, monkeypatch, text) -> None:
+    problem, _, _ = make_problem(build(text))
+    keep, batches = dropped(problem), list[int]()
+    compute = Runner.compute
+
+    def counted(self: Runner, session: Session | None, batch: int) -> Arrays:
+        if session is not None:
+            batches.append(batch)
+        return compute(self, session, batch)
+
+    monkeypatch.setattr(Runner, "compute", counted)
+    once = refit(problem, keep, Edits(), effort=ONCE)
+    runs = len(batches)
+    monkeypatch.setattr(sweeps, "_draws_ahead", lambda *_: None)
+    again = refit(problem, keep, Edits(), effort=ONCE)
+    assert runs < len(batches) - runs
+    assert once.records == again.records
+    assert any(record.joint for record in once.records)
 
 
 def test_a_sweep_that_is_no_better_is_taken_back(make_problem, monkeypatch) -> None:
