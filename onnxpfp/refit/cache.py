@@ -1,4 +1,7 @@
-"""Arrays that are needed later: in memory as far as the workspace goes, in temporary files beyond."""
+"""Arrays that are needed later: in memory as far as the workspace goes, in temporary files beyond.
+
+Threads may keep arrays at once: only the place of each is found by one at a time, its numbers are copied side by side.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import mmap
 import os
 import shutil
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,7 @@ class SpillCache:
     _blocks: Blocks | None = None
     _files: int = 0
     _folder: Path | None = None
+    _lock: Lock = field(default_factory=Lock)
 
     def put(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array as it is, or mapped from a file where memory is full."""
@@ -53,8 +58,9 @@ class SpillCache:
         """Return a copy of the array, or the array mapped from a file where memory is full."""
         if array.dtype.hasobject or not array.nbytes:
             return array.copy()
-        self._blocks = self._blocks or Blocks(self.limit)
-        block = self._blocks.take(array.nbytes)
+        with self._lock:
+            self._blocks = self._blocks or Blocks(self.limit)
+            block = self._blocks.take(array.nbytes)
         if block is None:
             return self._filed(array)
         kept = block.view(array.dtype).reshape(array.shape)
@@ -80,17 +86,19 @@ class SpillCache:
 
     def _takes(self, size: int) -> bool:
         """Tell whether so many bytes fit into memory, and count them if they do."""
-        fits = self._held + size <= self.limit or not size
-        if fits:
-            self._held += size
-        return fits
+        with self._lock:
+            fits = self._held + size <= self.limit or not size
+            if fits:
+                self._held += size
+            return fits
 
     def _next(self) -> Path:
-        if self._folder is None:
-            self._folder = temporary_folder()
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._files += 1
-        return self._folder / f"{self._files}.npy"
+        with self._lock:
+            if self._folder is None:
+                self._folder = temporary_folder()
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self._files += 1
+            return self._folder / f"{self._files}.npy"
 
     def trim(self) -> None:
         """Give memory of copies to the system that was not needed since this was called last."""
@@ -101,7 +109,9 @@ class SpillCache:
         """Make room: nothing reads this array any more."""
         if isinstance(array, np.memmap):
             Path(str(array.filename)).unlink(missing_ok=True)
-        elif self._blocks is not None:
-            self._blocks.give_back(array)
-        elif not array.dtype.hasobject:
-            self._held -= array.nbytes
+            return
+        with self._lock:
+            if self._blocks is not None:
+                self._blocks.give_back(array)
+            elif not array.dtype.hasobject:
+                self._held -= array.nbytes

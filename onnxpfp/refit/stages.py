@@ -207,12 +207,14 @@ class ActivationCache:
     fed: frozenset[str]
     spill: SpillCache
     loans: deque[Loan] = field(default_factory=deque[Loan])
+    _lock: Lock = field(default_factory=Lock)
 
     def lend(self) -> Loan:
         """Hand out what there is now; until the loan is over it stays, whatever is forgotten."""
-        self._settle()
-        self.loans.append(Loan([dict(batch) for batch in self.batches]))
-        return self.loans[-1]
+        with self._lock:
+            self._settle()
+            self.loans.append(Loan([dict(batch) for batch in self.batches]))
+            return self.loans[-1]
 
     def _settle(self) -> None:
         """Make room of what was only kept for loans that are over."""
@@ -233,15 +235,16 @@ class ActivationCache:
 
     def drop(self, batch: int, names: Iterable[str]) -> None:
         """Forget activations of a batch."""
-        self._settle()
-        for name in names:
-            array = self.batches[batch].pop(name)
-            if name in self.fed:
-                continue
-            if self.loans:
-                self.loans[-1].forgotten.append(array)
-            else:
-                self.spill.forget(array)
+        with self._lock:
+            self._settle()
+            for name in names:
+                array = self.batches[batch].pop(name)
+                if name in self.fed:
+                    continue
+                if self.loans:
+                    self.loans[-1].forgotten.append(array)
+                else:
+                    self.spill.forget(array)
 
 
 def turn_of(requests: Sequence[ProviderRequest]) -> AbstractContextManager[object]:
@@ -354,11 +357,11 @@ class Runner:
 
     def run_all(self, session: Session | None, helpers: Workers, most: int) -> None:
         """Run the next stage on all batches, so many side by side at most, and keep what later stages read."""
-        batches = range(len(self.cache.batches))
-        computed = helpers.in_order(partial(self.compute, session), batches, most)
-        for batch in batches:
-            # Under no name: the next batch needs the memory of this one.
-            self.keep(batch, next(computed))
+        helpers.do(partial(self._run_kept, session), range(len(self.cache.batches)), most)
+
+    def _run_kept(self, session: Session | None, batch: int) -> None:
+        # Under no name: the next batch needs the memory of this one.
+        self.keep(batch, self.compute(session, batch))
 
     def advance(self) -> None:
         """Go on to the stage after, and forget what is not needed there."""

@@ -321,14 +321,11 @@ def _stage(
     batches = range(len(teacher.cache.batches))
     waiting, results = [Waiting(family) for family in families], helpers.in_order(draw, batches, most)
     counting = Counting(helpers)
-    for batch in batches:
-        given, drawn = next(results)
-        if not ahead:
-            teacher.keep(batch, given)
-        pairs = zip(waiting, drawn, strict=True)
+    for _ in batches:
+        pairs = zip(waiting, next(results), strict=True)
         counting.begin(chain.from_iterable(each.add(one) for each, one in pairs if one is not None))
         # The next batch needs the memory of this one.
-        del given, drawn, pairs
+        del pairs
     counting.begin(chain.from_iterable(each.take() for each in waiting))
     counting.end()
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
@@ -349,8 +346,8 @@ def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -
 
 def _draw(
     pair: _Pair, stage: StageDraw, sessions: tuple[Session | None, Session | None], batch: int
-) -> tuple[Arrays, list[Draw | None]]:
-    """Run the original's stage on one batch, and draw columns and targets at random positions.
+) -> list[Draw | None]:
+    """Run the original's stage on one batch, keep what later stages read, and draw columns and targets.
 
     Args:
         pair: The two networks.
@@ -359,11 +356,13 @@ def _draw(
         batch: Which.
 
     Returns:
-        What later stages read, and what each family drew.
+        What each family drew, at random positions.
     """
     shown = pair.teacher.compute(sessions[0], batch)
     given = {**pair.student.cache.batches[batch], **pair.student.compute(sessions[1], batch)}
     drawn = stage.columns(stage.drawn[batch] if stage.drawn else stage.targets(batch, shown, given), given)
     for runner in (pair.student, pair.teacher):
         runner.cache.rest(batch)
-    return pair.teacher.later(shown), drawn
+    if not stage.drawn:
+        pair.teacher.keep(batch, shown)
+    return drawn

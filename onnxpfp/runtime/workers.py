@@ -180,9 +180,9 @@ class Workers:
                 with suppress(ValueError):
                     self._crew.waiting.remove(each)
 
-    def do(self, work: Callable[[T], object], pieces: Iterable[T]) -> None:
-        """Work on pieces side by side, and wait until all are done."""
-        for _ in self.in_order(work, pieces):
+    def do(self, work: Callable[[T], object], pieces: Iterable[T], most: int | None = None) -> None:
+        """Work on pieces side by side, and wait until all are done; `most` as in `in_order`."""
+        for _ in self.in_order(work, pieces, most):
             pass
 
 
