@@ -188,6 +188,7 @@ def open_session(
     layout: bool = True,
     resting: bool = False,
     shared: bool = False,
+    arena: bool = True,
     profile: Path | None = None,
 ) -> Session:
     """Load a model into onnxruntime.
@@ -205,6 +206,9 @@ def open_session(
             and on a busy machine from the threads that they wait for.
         shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
             each would keep some.
+        arena: Whether the memory of its intermediates is kept between runs, on the CPU. Else they come from the C
+            library one by one, and go back to it after their last use, and each output lies by itself. That is for
+            large batches: it takes a hundredth of their time, and many small runs would take more.
         profile: Folder of the profile (`Session.end_profile`); None makes none.
 
     Raises:
@@ -229,6 +233,7 @@ def open_session(
     if shared:
         share_arena()
         options.add_session_config_entry(*SHARED)
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry(*(STOP_SPINNING if resting else NO_SPINNING))
     if not resting:
         # From the second run of a shape on, all intermediates would lie in one block of their own, beside what the
