@@ -133,7 +133,7 @@ def _sweep(
             joint.before(depth, pair)
         recurrent = _recurrences(pair, refit_state, records)
         fitted = here if joint is None else [layer for layer in here if joint.alone(layer)]
-        records |= _fit_alone(pair, refit_state, fitted, joint)
+        records |= _fit_alone(pair, refit_state, fitted, joint, ceiling)
         ceiling.keep()
         pair.advance(refit_state, here, recurrent)
         ceiling.keep()
@@ -143,7 +143,11 @@ def _sweep(
 
 
 def _fit_alone(
-    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit | None
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    joint: JointRefit | None,
+    ceiling: Ceiling,
 ) -> dict[str, Record]:
     """Refit the ops of the next stage each by itself; returns what it brought, by output.
 
@@ -153,7 +157,7 @@ def _fit_alone(
     # In double precision the weights of all ops would take twice the size of the network.
     known = {} if joint is None else joint.starts
     starts = {**_starts(refit_state, [layer for layer in layers if layer.output not in known]), **known}
-    for each, fit in _stage(pair, refit_state, layers, starts):
+    for each, fit in _stage(pair, refit_state, layers, starts, ceiling):
         before = fit.plain if joint is None else joint.plain(each, fit)
         if fit.changed or each.limit is not None:
             refit_state.put(each.layer, fit.weights, fit.bias)
@@ -271,7 +275,11 @@ class _Pair:
 
 
 def _stage(
-    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], starts: Mapping[str, InitialWeights]
+    pair: _Pair,
+    refit_state: RefitState,
+    layers: Sequence[RefitLayer],
+    starts: Mapping[str, InitialWeights],
+    ceiling: Ceiling,
 ) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops."""
     teacher, helpers = pair.teacher, pair.helpers
@@ -293,6 +301,9 @@ def _stage(
         del given, drawn, pairs
     counting.begin(chain.from_iterable(each.take() for each in waiting))
     counting.end()
+    # Fits take as much as the runs of the stage did.
+    del session, again, draw, results
+    ceiling.keep()
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)
 
