@@ -291,7 +291,7 @@ class NetworkRunner:
         at_once, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if at_once == 1 else helpers.count // at_once
-        options = {"threads": threads, "layout": self.layout, "shared": True}
+        options = {"threads": threads, "layout": self.layout, "arena": False}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))

@@ -197,12 +197,16 @@ class Moments:
             centred: Which of them.
             spent: Whether nothing reads `uu` any more, so that the result may take its place.
         """
-        gram: Floats = np.divide(self.uu, self.count, out=self.uu if spent else None)
-        if centred:
-            mean = self.u / self.count
-            for rows in _blocks(mean.shape[1]):
-                gram[:, rows] -= mean[:, rows, None] * mean[:, None]
+        gram: Floats = np.asarray(self.uu, np.float64) if spent else np.empty(self.uu.shape)
+        self.write_gram(gram, centred=centred)
         return gram
+
+    def write_gram(self, gram: AnyFloats, *, centred: bool) -> None:
+        """Write what `gram` returns, rounded to another type and not held in float64 meanwhile."""
+        mean = self.u / self.count
+        for rows in _blocks(mean.shape[1] if len(gram) else 0):
+            some = self.uu[:, rows] / self.count
+            gram[:, rows] = some - mean[:, rows, None] * mean[:, None] if centred else some
 
     def cross(self, bias: Floats | None = None) -> Floats:
         """Return the covariances of t with u, (g, o, n), or the mean of (t - bias) u^T of a bias (g, o)."""

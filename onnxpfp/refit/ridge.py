@@ -64,7 +64,8 @@ class GramFactors:
         """Return G of every convolution group, (g, n, n)."""
         with self._lock:
             if dtype not in self._grams:
-                self._grams[dtype] = self.moments.gram(centred=self.centred).astype(dtype, copy=False)
+                self._grams[dtype] = np.empty(self.moments.uu.shape, dtype)
+                self.moments.write_gram(self._grams[dtype], centred=self.centred)
             return self._grams[dtype]
 
     def at(self, ridge: float) -> Factored:

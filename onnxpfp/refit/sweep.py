@@ -136,7 +136,7 @@ def _sweep(
             ahead = _draws_ahead(pair, refit_state, fitted, joint)
             joint.before(depth, pair, ahead)
         recurrent = _recurrences(pair, refit_state, records)
-        records |= _fit_alone(pair, refit_state, fitted, joint, ahead.drawn if ahead is not None else [])
+        records |= _fit_alone(pair, refit_state, fitted, joint, ahead.drawn if ahead is not None else [], ceiling)
         ceiling.keep()
         pair.advance(refit_state, here, recurrent)
         ceiling.keep()
@@ -178,6 +178,7 @@ def _fit_alone(
     layers: Sequence[RefitLayer],
     joint: JointRefit | None,
     ahead: Sequence[list[TargetDraw | None]],
+    ceiling: Ceiling,
 ) -> dict[str, Record]:
     """Refit the ops of the next stage each by itself; returns what it brought, by output.
 
@@ -185,7 +186,7 @@ def _fit_alone(
     """
     records: dict[str, Record] = {}
     starts = _all_starts(refit_state, layers, joint)
-    for each, fit in _stage(pair, refit_state, layers, starts, ahead):
+    for each, fit in _stage(pair, refit_state, layers, starts, ahead, ceiling):
         before = fit.plain if joint is None else joint.plain(each, fit)
         if fit.changed or each.limit is not None:
             refit_state.put(each.layer, fit.weights, fit.bias)
@@ -308,6 +309,7 @@ def _stage(
     layers: Sequence[RefitLayer],
     starts: Mapping[str, InitialWeights],
     ahead: Sequence[list[TargetDraw | None]],
+    ceiling: Ceiling,
 ) -> Iterator[tuple[LayerRows, Fit]]:
     """Run a stage of the original and fit its linear ops; where their targets were drawn ahead, it has run."""
     teacher, helpers = pair.teacher, pair.helpers
@@ -328,6 +330,9 @@ def _stage(
         del pairs
     counting.begin(chain.from_iterable(each.take() for each in waiting))
     counting.end()
+    # Fits take as much as the runs of the stage did.
+    del session, again, draw, results
+    ceiling.keep()
     fits = map(LayerRows.fit, members) if len(members) == 1 else helpers.in_order(LayerRows.fit, members)
     yield from zip(members, fits, strict=True)
 

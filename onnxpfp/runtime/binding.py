@@ -8,7 +8,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import owned
 from onnxpfp.runtime.device_memory import DeviceMemory, DeviceTensor
 from onnxpfp.runtime.session import Session
 
@@ -19,8 +18,7 @@ __all__ = ["DeviceOutputs", "ReusedOutputs"]
 class ReusedOutputs:
     """A session on the CPU whose large outputs lie in the same memory in every run.
 
-    Fresh memory is handed out page by page, which takes as long as a tenth of a forward pass. Among the intermediates
-    of the session they would keep that memory from going back to the system.
+    Fresh memory is handed out page by page, which takes as long as a tenth of a forward pass.
 
     Attributes:
         session: What runs.
@@ -42,12 +40,11 @@ class ReusedOutputs:
         # onnxruntime binds no text.
         if lengths == self._fed and not any(array.dtype.hasobject for array in feeds.values()):
             return self.session.run_into(feeds, self._held)
+        # The new ones need the memory of those before.
         self._held = {}
         outputs = self.session.run(feeds)
         self._fed = lengths
-        for name in self.outputs:
-            if _is_plain(outputs[name]):
-                self._held[name] = outputs[name] = owned(outputs[name])
+        self._held = {name: outputs[name] for name in self.outputs if _is_plain(outputs[name])}
         return outputs
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -31,8 +29,8 @@ from onnxpfp.runtime.external_data import externalise, numbers
 from onnxpfp.runtime.handle import create_handle, custom_ops, quiet_logger, save_memory, session_options
 from onnxpfp.runtime.heap import trim_malloc
 from onnxpfp.runtime.latency import RunTime
+from onnxpfp.runtime.payload import SessionSource, at_hand
 from onnxpfp.runtime.providers import ProviderRequest, explain_missing, resolve_providers
-from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.time_limit import stoppable
 
 __all__ = ["ProviderRequest", "Session", "SessionSource", "custom_ops", "open_session", "resolve_providers"]
@@ -42,12 +40,6 @@ STOP_SPINNING = "session.force_spinning_stop", "1"
 """Entries of a session's configuration."""
 
 _LOG = logging.getLogger(__name__)
-
-SessionSource = ModelProto | bytes | str | os.PathLike[str] | Callable[[], ModelProto]
-"""A model in memory, what makes one that nobody else holds, its bytes, or its path; above 2 GB only a path works."""
-
-_LARGE = 16 << 20
-"""Bytes of a model in memory from which on it is worth to give back what loading it took."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +180,7 @@ def open_session(
     layout: bool = True,
     resting: bool = False,
     shared: bool = False,
+    arena: bool = True,
     profile: Path | None = None,
 ) -> Session:
     """Load a model into onnxruntime.
@@ -205,6 +198,9 @@ def open_session(
             and on a busy machine from the threads that they wait for.
         shared: Whether its intermediates lie in the same memory as those of other such sessions: where many are open,
             each would keep some.
+        arena: Whether the memory of its intermediates is kept between runs, on the CPU. Else they come from the C
+            library one by one, and go back to it after their last use, and each output lies by itself. That is for
+            large batches: it takes a hundredth of their time, and many small runs would take more.
         profile: Folder of the profile (`Session.end_profile`); None makes none.
 
     Raises:
@@ -229,6 +225,7 @@ def open_session(
     if shared:
         share_arena()
         options.add_session_config_entry(*SHARED)
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry(*(STOP_SPINNING if resting else NO_SPINNING))
     if not resting:
         # From the second run of a shape on, all intermediates would lie in one block of their own, beside what the
@@ -242,7 +239,7 @@ def open_session(
     if apart:
         save_memory(ort, options)
     # Weights may be folded while a session is made, and that may take as long as a run.
-    with stoppable(partial(options.set_load_cancellation_flag, True)), _at_hand(model) as (payload, large):
+    with stoppable(partial(options.set_load_cancellation_flag, True)), at_hand(model) as (payload, large):
         del model
         handle = create_handle(ort, payload, options, requests)
     if large:
@@ -270,41 +267,6 @@ def as_requests(
         return resolve_providers(providers)
     ready = [item for item in providers if isinstance(item, ProviderRequest)]
     return tuple(ready) or resolve_providers([item for item in providers if isinstance(item, str)])
-
-
-def _payload(model: SessionSource) -> str | bytes:
-    if isinstance(model, bytes):
-        return model
-    assert not callable(model)
-    if isinstance(model, ModelProto):
-        try:
-            return model.SerializeToString()
-        except Exception as error:
-            raise ModelError(
-                "the model is larger than 2 GB and cannot be handed over in memory",
-                hint="save it with external data and give its path",
-            ) from error
-    if not Path(model).is_file():
-        raise ModelError(f"{os.fspath(model)} does not exist", hint="check the path")
-    return os.fspath(model)
-
-
-@contextlib.contextmanager
-def _at_hand(model: SessionSource) -> Generator[tuple[str | bytes, bool]]:
-    """Yield what onnxruntime loads, and whether that is large: then it lies in a file, and nothing here holds it."""
-    payload = _payload(model)
-    del model
-    if isinstance(payload, str) or len(payload) <= _LARGE:
-        yield payload, False
-        return
-    folder = temporary_folder()
-    try:
-        path = folder / "network.onnx"
-        path.write_bytes(payload)
-        del payload
-        yield os.fspath(path), True
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fed(ort: Any, tensor: TensorProto) -> Any:

@@ -236,15 +236,3 @@ def test_what_came_out_of_a_batch_goes_before_one_of_another_size_runs() -> None
     run_observers(model, [watcher], samples_of(model, DATA), batch_size=3, threads=1)
     # Batches of one size lie in the same memory.
     assert watcher.alive == [0, 2, 0]
-
-
-def test_what_came_out_lies_apart_from_the_memory_of_the_session() -> None:
-    own: list[bool] = []
-
-    class Owners(Recorder):
-        def see(self, tensors: Arrays, batch: Batch) -> None:
-            own.extend(tensors[name].flags.owndata for name in self.needs)
-
-    model = nets.chain()
-    run_observers(model, [Owners({"r": SHAPES["r"]})], samples_of(model, DATA), batch_size=3, threads=1)
-    assert own == [True] * 3

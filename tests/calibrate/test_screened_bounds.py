@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.drawn_readers import QUICK, Array, Drawn, blocks_of, drawn, every_share
 
 from onnxpfp.calibrate.observer import Batch
+from onnxpfp.calibrate.sensitivity import exact as exact_module
 from onnxpfp.calibrate.sensitivity.exact import Candidates
 from onnxpfp.calibrate.sensitivity.observer import SensitivityObserver
 from onnxpfp.calibrate.sensitivity.scratch import ScratchArrays
@@ -149,6 +150,20 @@ def test_of_several_candidates_the_largest_counts(case: Drawn, kernel: Kernel, s
         found = Candidates(place, block, np.ones(len(place), np.float32), 1).sorted()
         wanted = np.where(chosen, places, 0).max(0)
         np.testing.assert_allclose(largest(one, found), wanted, rtol=3e-6, atol=1e-37)
+
+
+@MANY
+@given(drawn(most_samples=2), KERNELS)
+def test_shares_are_the_same_to_the_bit_where_both_signs_are_made_when_looked_up(case: Drawn, kernel: Kernel) -> None:
+    found: list[list[Array]] = []
+    for most in (exact_module._LARGE, -1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exact_module, "_LARGE", most)
+            screens = [(one.screen.exact, one.screen.best.copy()) for one in seen(case, kernel)]
+        assert all(exact.signed == (most > 0 and exact.entries > 1) for exact, _ in screens)
+        found.append([best for _, best in screens])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_weights_that_underflow_in_a_power_lose_no_bound() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from nets import noise
@@ -103,3 +105,15 @@ def test_products_in_single_precision_are_of_what_varies_about_a_large_level() -
     np.testing.assert_allclose(found.gram(centred=True), wanted.gram(centred=True), atol=1e-5)
     np.testing.assert_allclose(found.cross(), wanted.cross(), atol=1e-5)
     np.testing.assert_allclose(found.tt, wanted.tt, rtol=1e-6)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_gram_matrix_in_single_precision_is_rounded_from_double_and_takes_no_more(centred: bool) -> None:
+    sums = moments(noise(30, 1, 1024) + 2, noise(30, 1, 2, seed=2))
+    found = np.empty((1, 1024, 1024), np.float32)
+    tracemalloc.start()
+    sums.write_gram(found, centred=centred)
+    # Some of its rows in double precision, and their products.
+    assert tracemalloc.get_traced_memory()[1] < 2 * found.nbytes
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, sums.gram(centred=centred).astype(np.float32))

@@ -32,3 +32,12 @@ def test_intermediates_of_a_session_that_is_open_go_back() -> None:
     trim_heap()
     assert kept - (resident() - before) >= BYTES * 3 // 4
     assert session.run(feeds)["y"].item() == 2.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read as Linux shows it")
+def test_without_arena_nothing_is_kept() -> None:
+    model = build("g (float[N] x, int64[1] n) => (y) { e = Expand(x, n)  s = Sqrt(e)  y = ReduceMax(s) }")
+    session = open_session(model, threads=1, arena=False)
+    before = resident()
+    assert session.run({"x": np.full(1, 4.0, np.float32), "n": np.array([BYTES // 4])})["y"].item() == 2.0
+    assert resident() - before < BYTES // 4

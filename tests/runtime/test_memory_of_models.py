@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from onnxpfp.linear.ops import HeldWeight
 from onnxpfp.model.constants import Constants
 from onnxpfp.model.load import load
 from onnxpfp.runtime import heap, session
+from onnxpfp.runtime.payload import at_hand
 from onnxpfp.runtime.session import open_session
 
 WIDTH, OUTPUTS = 1024, 5120
@@ -53,6 +55,21 @@ def test_a_large_model_is_loaded_from_a_file_that_goes(tmp_path: Path, monkeypat
     assert not [*tmp_path.iterdir()]
     assert found.shape == (2, OUTPUTS)
     assert expected.shape == (2, 8)
+
+
+def test_the_file_is_written_weight_by_weight() -> None:
+    model = layers()
+    model.graph.initializer.add().CopyFrom(model.graph.initializer[-1])
+    model.graph.initializer[-1].name = "another"
+    model.metadata_props.add(key="a", value="b")
+    model.graph.doc_string = "what it does"
+    largest = max(len(tensor.raw_data) for tensor in model.graph.initializer)
+    tracemalloc.start()
+    with at_hand(model) as (path, large):
+        assert tracemalloc.get_traced_memory()[1] < largest + largest // 8
+        tracemalloc.stop()
+        assert large
+        assert onnx.load(path) == model
 
 
 def test_a_broken_large_model_is_told_without_the_name_of_that_file() -> None:
