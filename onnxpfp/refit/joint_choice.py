@@ -1,10 +1,11 @@
 """Choose the producers that are refitted with their consumers, within some forward passes.
 
-What that takes is estimated as multiply-adds before anything is drawn: the pruned network runs the producer once more, and
-a fit goes over the rows that are drawn, as often as it does where steps lower the error to the end. What it brings grows with the share of the producer's channels that
-go, for those that stay can take over what they did: on ResNet-56 at 0.7 of the multiply-adds the error of the consumers
-fell by 2 to 34 % where a third or more went, by 0.1 to 2 % where a tenth did. So chains are taken by that share for
-each multiply-add. Wide layers, which have the fewest rows for each unknown, gain least and take most.
+What that takes is estimated as multiply-adds before anything is drawn: the pruned network runs the producer once more,
+and a fit goes over the rows that are drawn, as often as it does where steps lower the error to the end. What it brings
+grows with the share of the producer's channels that go, for those that stay can take over what they did: on ResNet-56
+at 0.7 of the multiply-adds the error of the consumers fell by 2 to 34 % where a third or more went, by 0.1 to 2 %
+where a tenth did. So chains are taken by that share for each multiply-add. Wide layers, which have the fewest rows for
+each unknown, gain least and take most.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROWS = 2
 TAPE = 4
 """Numbers that are kept for each output of the producer: what it gives, its step, and what is made of it."""
 MACS_OF_BATCH = 100_000_000
-"""Multiply-adds of onnxruntime in the time that a batch takes beside them: to run the stages, to draw, and calls of numpy.
+"""Multiply-adds of onnxruntime in the time that a batch takes beside them: running stages, drawing, calls of numpy.
 
 This and those below are of the processor time of chains of ResNet-20, of the shapes of MobileNetV2 and YOLO and of the
 small networks, rounded.
