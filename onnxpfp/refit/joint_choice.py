@@ -46,6 +46,10 @@ MACS_OF_LINK = 2000
 """The same for a number that a depthwise convolution between them reads."""
 
 
+LEAST_MACS = 4_000_000_000
+"""Multiply-adds that count as a forward pass where one is less: 0.1 s, for small networks run faster than any fit."""
+
+
 def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, effort: JointEffort) -> tuple[Chain, ...]:
     """Return the chains that are worth it, in the order given.
 
@@ -58,7 +62,7 @@ def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, ef
     if math.isinf(effort.passes):
         return tuple(chains)
     macs = _macs_by_output(problem)
-    left = effort.passes * _runs(problem) * sum(macs.values())
+    left = effort.passes * max(_runs(problem) * sum(macs.values()), LEAST_MACS)
     shapes = [_shapes(chain, keep) for chain in chains]
     gains = [_gain(each, problem, keep, effort, chain) for chain, each in zip(chains, shapes, strict=True)]
     costs = [_multiply_adds(each, problem, effort, chain, macs) for chain, each in zip(chains, shapes, strict=True)]
