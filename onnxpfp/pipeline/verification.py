@@ -39,6 +39,8 @@ from onnxpfp.runtime.session import open_session
 __all__ = ["BodyVerification", "Size", "Verification", "verify_pruned"]
 
 ORACLE_RUNS = 2
+ORACLE_SAMPLES = 2
+"""Samples of a run of the oracle: a wrong channel shows at any of them, and these runs are not optimized."""
 NOTED = "what it says of itself in its metadata; --no-metadata leaves that out"
 """Why a file is larger than the original in which nothing else took more."""
 LARGEST_TRIAL = 1 << 20
@@ -261,7 +263,7 @@ def _feeds(context: RunContext, measured: Measured) -> list[Feed]:
     """Take a few sets of inputs for the oracle, unseen ones where there are any."""
     held_out = context.data.held_out
     samples = measured.calibration.scored if held_out is None else held_out
-    batches = samples.batches(min(context.data.batch_size, 4))
+    batches = samples.batches(min(context.data.batch_size, ORACLE_SAMPLES))
     return [feed for feed, _ in zip(batches, range(ORACLE_RUNS), strict=False)]
 
 

@@ -19,7 +19,7 @@ from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_choice import chosen_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first
 from onnxpfp.refit.joint_problem import JointEffort, Starts
-from onnxpfp.refit.joint_setup import BatchRows, ChainDraw, StagePair, draw_chains, joint_problem
+from onnxpfp.refit.joint_setup import ChainDraw, DrawnRows, StagePair, draw_chains, joint_problem
 from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows
 from onnxpfp.refit.layers import RefitLayer
@@ -28,6 +28,7 @@ from onnxpfp.refit.stage_draw import StageDraw
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session
+from onnxpfp.runtime.workers import Workers
 
 __all__ = ["JointRefit", "TakenJointly", "fit_chain", "found_chains"]
 
@@ -124,16 +125,16 @@ class JointRefit:
         found = (ChainDraw.of(each, self.refit_state, self.starts, pair, self.effort) for each in self.chains[depth])
         groups = [*_within([each for each in found if each is not None], problem.workspace // 2)]
         for number, draws in enumerate(groups):
-            rows = draw_chains(draws, pair, problem, own if number == len(groups) - 1 else None)
+            drawn = draw_chains(draws, pair, problem, own if number == len(groups) - 1 else None)
             for draw in draws:
                 # Of chains that were fitted no rows stay.
-                batches = rows.pop(0)
-                if batches is not None:
-                    self._fit(draw, batches, pair)
+                rows = drawn.pop(0)
+                if rows is not None:
+                    self._fit(draw, rows, pair)
 
-    def _fit(self, draw: ChainDraw, batches: BatchRows, pair: StagePair) -> None:
+    def _fit(self, draw: ChainDraw, rows: DrawnRows, pair: StagePair) -> None:
         chain = draw.chain
-        taken = fit_chain(draw, batches, self.refit_state, self.starts, pair, self.effort)
+        taken = fit_chain(draw, rows, self.refit_state, self.starts, pair.helpers, self.effort)
         if taken is None:
             return
         name = chain.producer.consumer.name
@@ -230,20 +231,20 @@ class TakenJointly:
 
 
 def fit_chain(
-    draw: ChainDraw, batches: BatchRows, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+    draw: ChainDraw, rows: DrawnRows, refit_state: RefitState, starts: Starts, helpers: Workers, effort: JointEffort
 ) -> TakenJointly | None:
     """Fit a producer and its consumers; None where nothing is better on the tuning samples.
 
     Args:
         draw: The chain, and what it drew; the stage of its consumers is next.
-        batches: Its rows.
+        rows: Its rows.
         refit_state: The network.
         starts: Its linear ops as they are.
-        pair: Runs it beside the original.
+        helpers: Threads that share the rows.
         effort: How much is done.
     """
     chain = draw.chain
-    fit = joint_fit(joint_problem(draw, batches, refit_state, starts, pair, effort), pair.helpers)
+    fit = joint_fit(joint_problem(draw, rows, refit_state, starts, effort), helpers)
     if fit is None:
         return None
     fits = zip((chain.producer, *chain.consumers), (fit.weights.producer, *fit.weights.consumers), strict=True)

@@ -1,10 +1,11 @@
 """Choose the producers that are refitted with their consumers, within some forward passes.
 
-What that takes is estimated as multiply-adds before anything is drawn: both networks run the stages of a chain once
-more, and a fit goes over the rows that are drawn. What it brings grows with the share of the producer's channels that
-go, for those that stay can take over what they did: on ResNet-56 at 0.7 of the multiply-adds the error of the consumers
-fell by 2 to 34 % where a third or more went, by 0.1 to 2 % where a tenth did. So chains are taken by that share for
-each multiply-add. Wide layers, which have the fewest rows for each unknown, gain least and take most.
+What that takes is estimated as multiply-adds before anything is drawn: the pruned network runs the producer once more,
+and a fit goes over the rows that are drawn, as often as it does where steps lower the error to the end. What it brings
+grows with the share of the producer's channels that go, for those that stay can take over what they did: on ResNet-56
+at 0.7 of the multiply-adds the error of the consumers fell by 2 to 34 % where a third or more went, by 0.1 to 2 %
+where a tenth did. So chains are taken by that share for each multiply-add. Wide layers, which have the fewest rows for
+each unknown, gain least and take most.
 """
 
 from __future__ import annotations
@@ -29,16 +30,24 @@ ROWS = 2
 """Rows of the producer for each position of a consumer, about: windows overlap."""
 TAPE = 4
 """Numbers that are kept for each output of the producer: what it gives, its step, and what is made of it."""
-MACS_OF_COLUMN = 500
-"""Multiply-adds of onnxruntime in the time that a number that the producer reads takes, to draw it and to factor.
+MACS_OF_BATCH = 100_000_000
+"""Multiply-adds of onnxruntime in the time that a batch takes beside them: running stages, drawing, calls of numpy.
 
-This and the two below are least squares of the processor time of 130 chains of ResNet-20 and -56, of the MobileNetV2
-shape and of the small networks, rounded.
+This and those below are of the processor time of chains of ResNet-20, of the shapes of MobileNetV2 and YOLO and of the
+small networks, rounded.
 """
-MACS_OF_PRODUCT = 25
+MACS_OF_COLUMN = 500
+"""The same for a number that the producer reads, to draw it and to factor."""
+MACS_OF_PRODUCT = 15
 """The same for a multiply-add of the producer, which is repeated in every step and every gradient."""
-MACS_OF_READ = 2000
+MACS_OF_READ = 4000
 """The same for a number that a consumer reads, which is gathered and scattered in every step."""
+MACS_OF_LINK = 2000
+"""The same for a number that a depthwise convolution between them reads."""
+
+
+LEAST_MACS = 4_000_000_000
+"""Multiply-adds that count as a forward pass where one is less: 0.1 s, for small networks run faster than any fit."""
 
 
 def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, effort: JointEffort) -> tuple[Chain, ...]:
@@ -53,7 +62,7 @@ def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, ef
     if math.isinf(effort.passes):
         return tuple(chains)
     macs = _macs_by_output(problem)
-    left = effort.passes * _runs(problem) * sum(macs.values())
+    left = effort.passes * max(_runs(problem) * sum(macs.values()), LEAST_MACS)
     shapes = [_shapes(chain, keep) for chain in chains]
     gains = [_gain(each, problem, keep, effort, chain) for chain, each in zip(chains, shapes, strict=True)]
     costs = [_multiply_adds(each, problem, effort, chain, macs) for chain, each in zip(chains, shapes, strict=True)]
@@ -104,9 +113,13 @@ def _multiply_adds(
     rows = positions_per_sample(shapes, problem, effort) * _samples(problem)
     groups, outputs, inputs = shapes[0]
     read = rows * sum(each[0] * each[2] for each in shapes[1:])
+    links = rows * sum(layer.op.kernel_size * groups * outputs for layer in chain.depthwise)
     drawn = rows * (ROWS if sliding else 1) * groups * inputs
-    again = _runs(problem) * sum(macs.get(layer.output, 0) for layer in (chain.producer, *chain.consumers))
-    return again + drawn * (MACS_OF_COLUMN + MACS_OF_PRODUCT * outputs) + read * MACS_OF_READ
+    batches = -(-_samples(problem) // problem.batch_size)
+    # The stage of the consumers runs for their own refits, too.
+    again = _runs(problem) * macs.get(chain.producer.output, 0)
+    rest = batches * MACS_OF_BATCH + drawn * (MACS_OF_COLUMN + MACS_OF_PRODUCT * outputs)
+    return again + rest + read * MACS_OF_READ + links * MACS_OF_LINK
 
 
 def _shapes(chain: Chain, keep: Keep) -> tuple[WeightShape, ...]:

@@ -28,7 +28,7 @@ class JointEffort:
         sweeps: Most sweeps over the network.
         rounds: Most times in a sweep that steps of a producer and a fit of its consumers follow each other.
         fewer: So many times fewer positions are drawn than for the consumers' own refits.
-        passes: Forward passes that a sweep may take for it by an estimate, which is low (`joint_choice.py`).
+        passes: Forward passes that a sweep may take for it, by an estimate (`joint_choice.py`).
     """
 
     sweeps: int

@@ -20,7 +20,7 @@ from onnxpfp.linear.ops import LinearOp
 from onnxpfp.refit.joint_chains import Chain
 from onnxpfp.refit.layer_rows import LayerRows, fits_together
 
-__all__ = ["ChainRows", "Wanted", "chain_rows"]
+__all__ = ["ChainRows", "Wanted", "chain_rows", "joined"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +51,37 @@ class ChainRows:
     columns: Floats32
     reads: tuple[Ints, ...]
     wanted: tuple[Wanted, ...]
+
+
+def joined(batches: Sequence[ChainRows]) -> ChainRows:
+    """Return the rows of several batches as those of one."""
+    if len(batches) == 1:
+        return batches[0]
+    # Rows of the producer's outputs, and of what each depthwise convolution makes.
+    sizes = [[len(each.columns), *(len(read) for read in each.reads)] for each in batches]
+    reads = [
+        _behind_each_other([each.reads[number] for each in batches], [size[number] for size in sizes])
+        for number in range(len(batches[0].reads))
+    ]
+    wanted: list[Wanted] = []
+    for number in range(len(batches[0].wanted)):
+        parts = [each.wanted[number] for each in batches]
+        thresholds = [each.threshold for each in parts if each.threshold is not None]
+        wanted.append(
+            Wanted(
+                _behind_each_other([each.reads for each in parts], [size[-1] for size in sizes]),
+                np.concatenate([each.targets for each in parts]),
+                np.concatenate(thresholds) if thresholds else None,
+            )
+        )
+    return ChainRows(np.concatenate([each.columns for each in batches]), tuple(reads), tuple(wanted))
+
+
+def _behind_each_other(reads: Sequence[Ints], sizes: Sequence[int]) -> Ints:
+    """Return reads of several batches, whose rows follow each other, so many each."""
+    total, starts = sum(sizes), np.cumsum([0, *sizes])
+    moved = zip(reads, sizes, starts[:-1], strict=True)
+    return np.concatenate([np.where(read == size, total, read + start) for read, size, start in moved])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,6 +195,16 @@ def _merged(
     return _Places(*np.divmod(read, size)), where
 
 
+def _numbered(index: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return which of so many places are read, ascending, and where among them each of an index is."""
+    seen = np.zeros(size, np.bool_)
+    seen[index] = True
+    read = np.flatnonzero(seen)
+    number = np.empty(size, np.int64)
+    number[read] = np.arange(read.size)
+    return read, number[index]
+
+
 def _columns(op: LinearOp, data: AnyFloats, axis: int, shape: tuple[int, ...], places: _Places) -> Floats32:
     """Return what an op reads at places of its output, (R, k, C)."""
     last = np.moveaxis(data, axis, -1)
@@ -171,7 +212,10 @@ def _columns(op: LinearOp, data: AnyFloats, axis: int, shape: tuple[int, ...], p
     if op.kind == "matmul":
         return np.ascontiguousarray(flat[places.samples, places.positions][:, None], np.float32)
     index, inside = tap_sources(op, data.shape[2:], shape[2:], places.positions)
-    taken = np.ascontiguousarray(flat, np.float32)[places.samples[:, None], index]
+    # Windows overlap, and they are few: what lies under them is brought to the order of rows once, and nothing else.
+    size = flat.shape[1]
+    read, where = _numbered(places.samples[:, None] * size + index, len(flat) * size)
+    taken = np.ascontiguousarray(flat[np.divmod(read, size)], np.float32)[where]
     if inside is not None:
         taken[~inside] = 0
     return taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxpfp.refit.joint_choice import bytes_of_position, positions_per_sample
 from onnxpfp.refit.joint_machine import Affine, ChainMachine, with_taps_first
 from onnxpfp.refit.joint_problem import ChainBatch, JointEffort, JointProblem, JointWeights, Starts
 from onnxpfp.refit.joint_ranks import RankedConsumer, RankedProducer
-from onnxpfp.refit.joint_rows import ChainRows, chain_rows
+from onnxpfp.refit.joint_rows import ChainRows, chain_rows, joined
 from onnxpfp.refit.layer_rows import LayerRows, TargetDraw, layer_families
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.pointwise import Pointwise
@@ -25,12 +25,13 @@ from onnxpfp.refit.state import RefitState
 from onnxpfp.runtime import open_session
 from onnxpfp.runtime.workers import ALONE, Workers
 
-__all__ = ["BatchRows", "ChainDraw", "StagePair", "draw_chains", "joint_problem"]
+__all__ = ["ChainDraw", "DrawnRows", "StagePair", "draw_chains", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
-SIDES = 2
-"""Rows there are to fit, and to compare."""
+JOINED_BYTES = 1 << 20
+"""Bytes of the producer's columns from which on rows are a piece of their own: so steps of numpy are few, and there are
+pieces enough for some threads."""
 
 
 class StagePair(Protocol):
@@ -105,13 +106,44 @@ class ChainDraw:
         return chain_rows(self.chain, self.members, self.groups, self.per_sample, shown, given, rng)
 
 
-BatchRows = list[tuple[int, ChainRows]]
-"""The rows of a chain, by batch."""
+@dataclass(slots=True, eq=False)
+class DrawnRows:
+    """The rows of a chain. Those of small batches are joined, for each step does little with each.
+
+    Attributes:
+        fitted: Of the samples to fit, piece by piece.
+        tuning: Of the tuning samples.
+        finite: Whether all numbers so far were.
+    """
+
+    fitted: list[ChainRows] = field(default_factory=list[ChainRows])
+    tuning: list[ChainRows] = field(default_factory=list[ChainRows])
+    finite: bool = True
+    _waiting: list[ChainRows] = field(default_factory=list[ChainRows])
+    _side: bool = False
+
+    def add(self, rows: ChainRows | None, *, tuning: bool) -> None:
+        """Add the rows of a batch."""
+        if tuning != self._side:
+            self.join()
+            self._side = tuning
+        if rows is None or not len(rows.columns):
+            return
+        self.finite &= bool(np.isfinite(rows.columns).all() and all(np.isfinite(w.targets).all() for w in rows.wanted))
+        self._waiting.append(rows)
+        if sum(each.columns.nbytes for each in self._waiting) >= JOINED_BYTES:
+            self.join()
+
+    def join(self) -> None:
+        """Join what waits."""
+        if self._waiting:
+            (self.tuning if self._side else self.fitted).append(joined(self._waiting))
+            self._waiting = []
 
 
 def draw_chains(
     draws: Sequence[ChainDraw], pair: StagePair, problem: RefitProblem, own: StageDraw | None
-) -> list[BatchRows | None]:
+) -> list[DrawnRows | None]:
     """Draw the rows of chains with consumers in the next stage of the original, which runs once for all of them.
 
     Args:
@@ -139,49 +171,42 @@ def draw_chains(
         targets = [] if own is None else own.targets(batch, shown, given)
         return teacher.later(shown), rows, targets
 
-    found = [BatchRows() for _ in draws]
-    infinite = set[int]()
+    drawn = [DrawnRows() for _ in draws]
     for batch, (later, rows, targets) in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
         if own is not None:
             own.drawn.append(targets)
             teacher.keep(batch, later)
-        for number, each in enumerate(rows):
-            if each is None or not len(each.columns):
-                continue
-            if not np.isfinite(each.columns).all() or not all(np.isfinite(one.targets).all() for one in each.wanted):
-                infinite.add(number)
-            found[number].append((batch, each))
-    return [
-        None if number in infinite or len({batch < pair.fitted for batch, _ in each}) < SIDES else each
-        for number, each in enumerate(found)
-    ]
+        for each, one in zip(drawn, rows, strict=True):
+            each.add(one, tuning=batch >= pair.fitted)
+    for each in drawn:
+        each.join()
+    return [each if each.finite and each.fitted and each.tuning else None for each in drawn]
 
 
 def joint_problem(
-    draw: ChainDraw, batches: BatchRows, refit_state: RefitState, starts: Starts, pair: StagePair, effort: JointEffort
+    draw: ChainDraw, rows: DrawnRows, refit_state: RefitState, starts: Starts, effort: JointEffort
 ) -> JointProblem:
     """Set up the fit of a chain.
 
     Args:
         draw: What the chain drew.
-        batches: Its rows.
+        rows: Its rows.
         refit_state: As in `fit_chain`.
         starts: As there.
-        pair: As there.
         effort: As there.
     """
     chain = draw.chain
     machine = ChainMachine(
         draw.links,
         tuple(_affine(layer, starts) for layer in chain.depthwise),
-        _importance(draw.members, batches),
+        _importance(draw.members, [*rows.fitted, *rows.tuning]),
         tuple(starts[layer.output].sign for layer in chain.consumers),
     )
     ranked = tuple(_ranked_consumer(layer, refit_state, starts) for layer in chain.consumers)
     return JointProblem(
         machine,
-        tuple(ChainBatch(rows) for number, rows in batches if number < pair.fitted),
-        tuple(ChainBatch(rows) for number, rows in batches if number >= pair.fitted),
+        tuple(map(ChainBatch, rows.fitted)),
+        tuple(map(ChainBatch, rows.tuning)),
         JointWeights(_affine(chain.producer, starts), tuple(_affine(layer, starts) for layer in chain.consumers)),
         starts[chain.producer.output].biased,
         tuple(starts[layer.output].biased for layer in chain.consumers),
@@ -229,16 +254,16 @@ def _members(chain: Chain, refit_state: RefitState, starts: Starts, pair: StageP
     return [members[layer.output] for layer in chain.consumers]
 
 
-def _importance(members: Sequence[LayerRows], batches: Sequence[tuple[int, ChainRows]]) -> tuple[Floats32, ...]:
+def _importance(members: Sequence[LayerRows], batches: Sequence[ChainRows]) -> tuple[Floats32, ...]:
     """Return what the squared error of an output counts, (g, o) for each consumer.
 
     Errors count where the target compares them, as a share of the variance there, and all consumers the same: the sum
     over the rows of the first one is the mean of these shares, times their number.
     """
     counts: list[Floats32] = []
-    rows = [sum(len(each.wanted[number].targets) for _, each in batches) for number in range(len(members))]
+    rows = [sum(len(each.wanted[number].targets) for each in batches) for number in range(len(members))]
     for number, member in enumerate(members):
-        targets = [each.wanted[number].targets for _, each in batches]
+        targets = [each.wanted[number].targets for each in batches]
         mean = sum(each.sum(0, np.float64) for each in targets) / rows[number]
         square = sum(np.square(each - mean).sum(0, np.float64) for each in targets) / rows[number]
         whole = member.layer.target.scale[member.stays] if member.reached else np.ones(int(member.stays.sum()))

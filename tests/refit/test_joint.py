@@ -101,9 +101,9 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Chain, JointPr
         for chain in self.chains.get(depth, ()):
             draw = ChainDraw.of(chain, self.refit_state, self.starts, pair, ONCE)
             assert draw is not None
-            (batches,) = draw_chains([draw], pair, self.refit_state.problem, None)
-            assert batches is not None
-            problems.append((chain, joint_problem(draw, batches, self.refit_state, self.starts, pair, ONCE)))
+            (rows,) = draw_chains([draw], pair, self.refit_state.problem, None)
+            assert rows is not None
+            problems.append((chain, joint_problem(draw, rows, self.refit_state, self.starts, ONCE)))
         # Nothing was drawn ahead.
         assert own is None or not own.drawn
 
@@ -170,6 +170,24 @@ def test_the_error_on_tuning_samples_never_rises(make_problem, monkeypatch, kind
     assert fit.after < fit.before <= plain
     descent = JointDescent.of(replace(problem, start=fit.weights), ALONE)
     assert descent.measure() == pytest.approx(fit.after, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["relu", "depthwise between", "two readers", "gelu"])
+def test_rows_of_several_batches_are_those_of_one(make_problem, monkeypatch, kind: str) -> None:
+    found: list[list[tuple[int, float, np.ndarray]]] = []
+    for least in (1, 1 << 40):
+        monkeypatch.setattr("onnxpfp.refit.joint_setup.JOINED_BYTES", least)
+        descents = [JointDescent.of(each, ALONE) for _, each in chains_of(make_problem, KINDS[kind], monkeypatch)]
+        pieces = [len(each.problem.fitted) for each in descents]
+        errors = [each.measure() for each in descents]
+        gradients = [each.gradient()[0].weights for each in descents]
+        found.append([*zip(pieces, errors, gradients, strict=True)])
+    apart, together = found
+    assert apart
+    for (many, error, gradient), (one, same, again) in zip(apart, together, strict=True):
+        assert many > one == 1
+        assert error == pytest.approx(same, rel=1e-5)
+        np.testing.assert_allclose(gradient, again, rtol=1e-3, atol=1e-5 * np.abs(gradient).max())
 
 
 def test_taps_and_channels_change_places_and_back() -> None:

@@ -49,6 +49,14 @@ def test_the_producer_that_loses_most_is_first(make_problem, counts: dict[str, i
     assert [len(each) for each in found] == sorted(len(each) for each in found)
 
 
+def test_chains_of_small_networks_may_take_more_than_their_passes(make_problem, monkeypatch) -> None:
+    problem, *_ = make_problem(build(TWO), count=160)
+    keep = without(problem, a=6, h=2)
+    assert chosen(problem, keep, 2.0) == ["a", "h"]
+    monkeypatch.setattr("onnxpfp.refit.joint_choice.LEAST_MACS", 0)
+    assert chosen(problem, keep, 2.0) == []
+
+
 def test_a_producer_that_loses_nothing_is_left_unless_all_are_asked_for(make_problem) -> None:
     problem, *_ = make_problem(build(TWO), count=160)
     keep = without(problem, a=4)
