@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from onnxpfp.channels import Analysis
-from onnxpfp.data.samples import Samples
+from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.runtime.providers import ProviderRequest
@@ -60,6 +60,15 @@ class RefitProblem:
         """Return how many output positions of a sample a fit of so many columns draws."""
         wanted = -(-self.rows_per_column * columns // max(len(self.fit), 1))
         return min(self.positions, max(FEWEST_POSITIONS, wanted))
+
+    def feeds(self, samples: Samples) -> list[Feed]:
+        """Return samples in batches of about one size.
+
+        Their number is even, also where they would fit into one: what waits for all of them waits for two threads at
+        once, and a tuning set is small.
+        """
+        pairs = max(1, -(-len(samples) // (2 * self.batch_size)))
+        return [dict(feed) for feed in samples.batches(max(1, -(-len(samples) // (2 * pairs))))]
 
     @property
     def dtype(self) -> dict[str, int]:
