@@ -12,6 +12,7 @@ from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.workers import even_batch
 
 __all__ = ["RefitProblem"]
 
@@ -62,13 +63,11 @@ class RefitProblem:
         return min(self.positions, max(FEWEST_POSITIONS, wanted))
 
     def feeds(self, samples: Samples) -> list[Feed]:
-        """Return samples in batches of about one size.
+        """Return samples in an even number of batches, also where they would fit into one.
 
-        Their number is even, also where they would fit into one: what waits for all of them waits for two threads at
-        once, and a tuning set is small.
+        What waits for all of them, as every measurement on the few tuning samples, takes two threads half as long.
         """
-        pairs = max(1, -(-len(samples) // (2 * self.batch_size)))
-        return [dict(feed) for feed in samples.batches(max(1, -(-len(samples) // (2 * pairs))))]
+        return [dict(feed) for feed in samples.batches(even_batch(len(samples), self.batch_size))]
 
     @property
     def dtype(self) -> dict[str, int]:

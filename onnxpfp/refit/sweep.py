@@ -29,7 +29,7 @@ from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.recurrent_fit import fit_recurrence
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
-from onnxpfp.refit.stages import Arrays, Runner, Stages
+from onnxpfp.refit.stages import Runner, Stages
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
