@@ -36,7 +36,7 @@ from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
-from onnxpfp.runtime.workers import Workers, side_by_side, workers
+from onnxpfp.runtime.workers import Workers, even_batch, side_by_side, workers
 
 __all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
 
@@ -109,7 +109,8 @@ def choose_batch(
 ) -> int:
     """Return the batch size: what the model fixes, or what was asked as far as the workspace allows.
 
-    Where nothing was asked it is 4 where the tensors are large, up to 64 where they are small, and 16 without any.
+    Where nothing was asked it is 4 where the tensors are large, up to 64 where they are small, and 16 without any; or a
+    little less, so that there is an even number of batches.
 
     Args:
         needs: The tensors of one run, with their shapes for one sample.
@@ -128,7 +129,10 @@ def choose_batch(
     size = _size(needs)
     usual = max(_FEWEST, min(_MOST, _AIMED_BYTES // size)) if size else BATCH
     fitting = workspace // _TWICE // max(1, size)
-    return max(1, min(asked or usual, len(samples), fitting, *(() if limit is None else (limit,))))
+    most = max(1, min(asked or usual, fitting, *(() if limit is None else (limit,))))
+    if len(samples) <= most:
+        return len(samples)
+    return most if asked else even_batch(len(samples), most)
 
 
 def _size(needs: Mapping[str, Shape]) -> int:

@@ -24,9 +24,10 @@ import numpy as np
 
 from onnxpfp.arrays import Floats, Floats32
 from onnxpfp.refit.cholesky import Factored, LinAlgError
+from onnxpfp.refit.counting import Counting
 from onnxpfp.refit.joint_machine import Affine, Tape, products
 from onnxpfp.refit.joint_problem import ChainBatch, JointProblem, JointWeights
-from onnxpfp.refit.moments import Moments, by_group
+from onnxpfp.refit.moments import Moments, OrderedRows, by_group
 from onnxpfp.refit.ridge import GramFactors, Regression
 from onnxpfp.runtime.workers import Workers
 
@@ -95,10 +96,11 @@ class JointDescent:
         groups, _, inputs = start.producer.weights.shape
         moments = Moments.empty(groups, inputs, 0)
         every = max(1, sum(len(batch.rows.columns) for batch in fitted) // (GRAM_ROWS * inputs))
-        for batch in fitted:
-            u = by_group(batch.rows.columns[::every], precise=False)
+        counting = Counting(helpers)
+        for u in helpers.in_order(lambda batch: by_group(batch.rows.columns[::every], precise=False), fitted):
             moments.count += u.count
-            helpers.do(lambda piece: piece(), moments.column_pieces(u))
+            counting.begin(moments.column_pieces(u))
+        counting.end()
         gram = moments.gram(centred=problem.biased)
         diagonal = np.einsum("gnn->gn", gram)
         scale = diagonal.mean(1)
@@ -134,10 +136,14 @@ class JointDescent:
             for number, consumer in enumerate(self.weights.consumers)
         ]
 
-    def measure(self) -> float:
-        """Return the mean error on the tuning samples behind the ReLUs."""
-        total, count = self.add(self._error, self.problem.tuning)
+    def measure(self, *, anew: bool = False) -> float:
+        """Return the mean error on the tuning samples behind the ReLUs; `anew` where the producer has new weights."""
+        total, count = self.add(self._error_anew if anew else self._error, self.problem.tuning)
         return total / max(count, 1.0)
+
+    def _error_anew(self, batch: ChainBatch) -> tuple[float, float]:
+        _produce(self.weights.producer, batch)
+        return self._error(batch)
 
     def _error(self, batch: ChainBatch) -> tuple[float, float]:
         outputs = self.outputs(batch, self.follow(batch))
@@ -161,14 +167,12 @@ class JointDescent:
             factors: GramFactors | None = None
             for done in range(rounds):
                 follows = None if raw and not done else consumers[number]
-                moments = Moments.beside(shared, outputs)
-                for columns, targets in self.helpers.in_order(
-                    partial(self._draw, number, follows), self.problem.fitted
-                ):
-                    u, t = by_group(columns, precise=False), by_group(targets, precise=False)
+                moments, counting = Moments.beside(shared, outputs), Counting(self.helpers)
+                for u, t in self.helpers.in_order(partial(self._draw, number, follows), self.problem.fitted):
                     moments.count += u.count
-                    pieces = () if factors else moments.column_pieces(u)
-                    self.helpers.do(lambda piece: piece(), (*pieces, *moments.target_pieces(u, t)))
+                    counting.begin(() if factors else moments.column_pieces(u))
+                    counting.begin(moments.target_pieces(u, t))
+                counting.end()
                 factors = factors or GramFactors(moments, bias is None, tried=False)
                 ranked = self.problem.ranked_consumers[number]
                 if ranked is None:
@@ -179,14 +183,15 @@ class JointDescent:
                     break
         self.weights = replace(self.weights, consumers=tuple(consumers))
 
-    def _draw(self, number: int, follows: Affine | None, batch: ChainBatch) -> tuple[Floats32, Floats32]:
+    def _draw(self, number: int, follows: Affine | None, batch: ChainBatch) -> tuple[OrderedRows, OrderedRows]:
         """Return columns and targets of a consumer; these follow what other weights make of them, if any."""
         wanted = batch.rows.wanted[number]
         columns = self.problem.machine.columns(batch.rows, batch.tape, number, self.problem.start.consumers[number])
-        if follows is None or wanted.threshold is None:
-            return columns, wanted.targets
-        outputs = follows(columns)
-        return columns, outputs - self.problem.machine.gap(number, outputs, wanted)
+        targets = wanted.targets
+        if follows is not None and wanted.threshold is not None:
+            outputs = follows(columns)
+            targets = outputs - self.problem.machine.gap(number, outputs, wanted)
+        return by_group(columns, precise=False), by_group(targets, precise=False)
 
     # Producer
 
@@ -251,8 +256,7 @@ class JointDescent:
         producer = self.weights.producer
         for _ in range(HALVINGS):
             self.weights = replace(self.weights, producer=producer.moved(direction, factor))
-            self.helpers.do(partial(_produce, self.weights.producer), self.problem.tuning)
-            error = self.measure()
+            error = self.measure(anew=True)
             if error < before:
                 self.helpers.do(partial(self._go, factor), self.problem.fitted)
                 return error

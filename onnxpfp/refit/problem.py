@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from onnxpfp.channels import Analysis
-from onnxpfp.data.samples import Samples
+from onnxpfp.data.samples import Feed, Samples
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.runtime.providers import ProviderRequest
+from onnxpfp.runtime.workers import even_batch
 
 __all__ = ["RefitProblem"]
 
@@ -60,6 +61,13 @@ class RefitProblem:
         """Return how many output positions of a sample a fit of so many columns draws."""
         wanted = -(-self.rows_per_column * columns // max(len(self.fit), 1))
         return min(self.positions, max(FEWEST_POSITIONS, wanted))
+
+    def feeds(self, samples: Samples) -> list[Feed]:
+        """Return samples in an even number of batches, also where they would fit into one.
+
+        What waits for all of them, as every measurement on the few tuning samples, takes two threads half as long.
+        """
+        return [dict(feed) for feed in samples.batches(even_batch(len(samples), self.batch_size))]
 
     @property
     def dtype(self) -> dict[str, int]:

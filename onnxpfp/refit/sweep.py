@@ -125,7 +125,9 @@ def _sweep(
 ) -> dict[str, Record]:
     """Refit all linear ops once, front to back; returns what it brought, by output."""
     records: dict[str, Record] = {}
-    ceiling = Ceiling.above(refit_state.problem.workspace // 2)
+    room = refit_state.problem.workspace // 2
+    # What a stage gives back the next one takes again.
+    ceiling = Ceiling.above(room, step=room)
     if joint is not None:
         joint.begin(pair)
     for depth in range(pair.depth):
@@ -265,9 +267,9 @@ class _Pair:
         goes = refit_state.keep | ~held
         if not goes.all():
             student_model = masked(student_model, graph, goes, problem.analysis.shapes, held)
-        feeds = [dict(feed) for feed in problem.fit.batches(problem.batch_size)]
+        feeds = problem.feeds(problem.fit)
         fitted = len(feeds)
-        feeds += [dict(feed) for feed in problem.tuning.batches(problem.batch_size)]
+        feeds += problem.feeds(problem.tuning)
         cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 5, problem.dtype
         again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit, carried)
         dtype = {name: kind for name, kind in dtype.items() if name not in again}

@@ -55,9 +55,9 @@ class Ceiling:
     _left: int = 0
 
     @classmethod
-    def above(cls, room: int) -> Self:
-        """Return a ceiling so many bytes above what is resident now."""
-        return cls(resident_bytes() + room, room // 4)
+    def above(cls, room: int, step: int | None = None) -> Self:
+        """Return a ceiling so many bytes above what is resident now; without a step it is a quarter of them."""
+        return cls(resident_bytes() + room, room // 4 if step is None else step)
 
     def keep(self) -> None:
         """Give free memory back if there is reason to."""

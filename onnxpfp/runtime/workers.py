@@ -18,7 +18,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-__all__ = ["ALONE", "SIDE_BY_SIDE", "Task", "Workers", "cores", "side_by_side", "workers"]
+__all__ = ["ALONE", "SIDE_BY_SIDE", "Task", "Workers", "cores", "even_batch", "side_by_side", "workers"]
 
 
 AHEAD = 2
@@ -37,6 +37,15 @@ def cores() -> int:
 def side_by_side(threads: int | None, batches: int) -> int:
     """Return how many of so many batches of a network run at once; None are all cores."""
     return max(1, min(SIDE_BY_SIDE, threads or cores(), batches))
+
+
+def even_batch(samples: int, most: int) -> int:
+    """Return the size at which samples come in an even number of batches, of about one size and of so many at most.
+
+    Two threads end together then. It does not depend on how many there are, for sums depend on it.
+    """
+    pairs = max(1, -(-samples // (2 * most)))
+    return max(1, -(-samples // (2 * pairs)))
 
 
 @dataclass(slots=True, eq=False)

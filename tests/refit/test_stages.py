@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from onnxpfp.refit.cache import SpillCache, rest
 from onnxpfp.refit.stages import ActivationCache, Runner, Stages
 from onnxpfp.runtime import resolve_providers
 from onnxpfp.runtime.session import Session
-from onnxpfp.runtime.workers import ALONE
+from onnxpfp.runtime.workers import ALONE, workers
 
 GRAPHS = {
     "chain": """g (float[N,3,8,8] x) => (y) <float[4,3,3,3] w, float[5,4,1,1] v, float[2,5] u> {
@@ -157,6 +158,30 @@ def test_what_is_kept_holds_none_of_the_memory_of_a_session() -> None:
         kept += len(arrays)
         runner.advance()
     assert kept == len(feeds), "what the first convolution makes is there after its stage, until the next has read it"
+
+
+def test_two_threads_keep_what_they_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, meet = graph("chain"), threading.Barrier(2, timeout=60)
+    stages, feeds = Stages.of(model, linear_ops(model), dtypes_of(model)), feeds_of(model, 4)
+    alone, beside = (Runner.start(stages, feeds, 1 << 30, resolve_providers("cpu"), 1) for _ in range(2))
+    real = ActivationCache.put
+
+    def put(self: ActivationCache, batch: int, kept: Arrays) -> None:
+        if self is beside.cache:
+            meet.wait()
+        real(self, batch, kept)
+
+    monkeypatch.setattr(ActivationCache, "put", put)
+    for _ in stages.stages[:2]:
+        alone.run_all(alone.open()[0], ALONE, 4)
+        with workers(2) as helpers:
+            beside.run_all(beside.open()[0], helpers, 4)
+        for one, other in zip(alone.cache.batches, beside.cache.batches, strict=True):
+            assert one.keys() == other.keys()
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+        alone.advance()
+        beside.advance()
 
 
 def test_a_batch_is_gone_when_the_next_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

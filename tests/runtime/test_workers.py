@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 import pytest
 
-from onnxpfp.runtime.workers import ALONE, workers
+from onnxpfp.runtime.workers import ALONE, even_batch, workers
 
 NUMBER: ContextVar[int] = ContextVar("number", default=0)
 
@@ -83,3 +84,26 @@ def test_what_was_begun_fails_where_its_result_is_asked_for(threads: int) -> Non
         task = helpers.begin(lambda number: 1 // number, 0)
         with pytest.raises(ZeroDivisionError):
             helpers.result(task)
+
+
+@pytest.mark.parametrize(
+    ("samples", "most", "size"),
+    [(8, 6, 4), (112, 20, 19), (48, 16, 12), (16, 16, 8), (896, 64, 64), (5, 4, 3), (1, 4, 1), (0, 4, 1)],
+)
+def test_batches_are_even_in_number_and_of_about_one_size(samples: int, most: int, size: int) -> None:
+    assert even_batch(samples, most) == size
+    assert samples < 2 or -(-samples // size) % 2 == 0
+
+
+def test_pieces_without_results_are_begun_no_further_than_asked() -> None:
+    begun, most = list[int](), list[int]()
+
+    def pieces() -> Iterator[int]:
+        for number in range(20):
+            most.append(number - len(begun))
+            yield number
+
+    with workers(2) as helpers:
+        helpers.do(begun.append, pieces(), 1)
+    assert max(most) == 0
+    assert begun == list(range(20))
