@@ -132,6 +132,15 @@ class ResponseCurve:
         """Return the same curve with so many times the drift; infinitely many leave the group whole."""
         return self.whole if factor == np.inf else ResponseCurve(self.widths, factor * self.drift, self.stream)
 
+    def raised(self, power: float) -> ResponseCurve:
+        """Return the same curve with a power of the drift: above 1 cuts are spread over more groups."""
+        return self if power == 1.0 else ResponseCurve(self.widths, self.drift**power, self.stream)
+
+    @property
+    def free(self) -> ResponseCurve:
+        """The curve of the same group where it may be cut as others, though it is read at several depths."""
+        return ResponseCurve(self.widths, self.drift) if self.stream else self
+
 
 def foreseen_drift(curves: Sequence[ResponseCurve], kept: Ints) -> float:
     """Return the sum of the drifts of all groups.

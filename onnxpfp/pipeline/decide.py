@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,16 @@ from onnxpfp.pipeline.ranked_layers import planned_ranks
 from onnxpfp.pipeline.selector import Decision, Selector, selector_of
 from onnxpfp.pipeline.target_cost import cost_of, cost_with_ranks, target_cost
 
-__all__ = ["choose", "decide", "decide_with_ranks", "foresee_drift", "least_cost", "narrowest"]
+__all__ = [
+    "AS_MEASURED",
+    "DriftWeights",
+    "choose",
+    "decide",
+    "decide_with_ranks",
+    "foresee_drift",
+    "least_cost",
+    "narrowest",
+]
 
 
 def choose(context: RunContext, measured: Measured) -> Decision:
@@ -116,26 +125,47 @@ def _by_bound(selector: Selector, cost: CostModel, reference: int | None) -> tup
     return tuple(held[number] if number in held else next(found) for number in range(len(selector.groups)))
 
 
-def decide_with_ranks(
-    context: RunContext, measured: Measured, weights: Floats | None = None, of_ranks: float = 1.0
-) -> Decision:
+@dataclass(frozen=True, slots=True, eq=False)
+class DriftWeights:
+    """How the measured drifts of groups and layers count.
+
+    Attributes:
+        factors: What each is multiplied by, (G + L,) or one number; infinite for those that stay whole.
+        of_ranks: What those of layers count beside those of groups, for the report.
+        power: Of the drifts.
+        free_streams: Whether groups that are read at several depths are cut as others.
+    """
+
+    factors: Floats | float = 1.0
+    of_ranks: float = 1.0
+    power: float = 1.0
+    free_streams: bool = False
+
+    def counted(self, curves: Sequence[ResponseCurve]) -> list[ResponseCurve]:
+        """Return curves as they count."""
+        factors = np.broadcast_to(self.factors, len(curves)).tolist()
+        counted = [curve.raised(self.power).times(factor) for curve, factor in zip(curves, factors, strict=True)]
+        return [curve.free for curve in counted] if self.free_streams else counted
+
+
+AS_MEASURED = DriftWeights()
+
+
+def decide_with_ranks(context: RunContext, measured: Measured, weights: DriftWeights = AS_MEASURED) -> Decision:
     """Choose widths and ranks as one; a rank that saves nothing at the widths chosen leaves its layer whole.
 
     Args:
         context: What is asked for.
         measured: The model.
-        weights: What the drifts of groups and layers count, (G + L,), infinite for those that stay whole; None is 1.
-        of_ranks: What those of layers count beside those of groups, for the report.
+        weights: How drifts count.
 
     Raises:
         TargetUnreachableError: The target cannot be met.
     """
     cost, selector = cost_with_ranks(context, measured), selector_of(context, measured)
-    curves = _curves(selector, measured)
-    if weights is not None:
-        curves = [curve.times(weight) for curve, weight in zip(curves, weights.tolist(), strict=True)]
+    curves = weights.counted(_curves(selector, measured))
     kept = allocate_by_drift(curves, cost, context.options.target[1], context.full)
-    return replace(_with_ranks(cost, measured, selector, kept), rank_weight=of_ranks)
+    return replace(_with_ranks(cost, measured, selector, kept), rank_weight=weights.of_ranks)
 
 
 def _with_ranks(cost: StructureCost, measured: Measured, selector: Selector, kept: Ints) -> Decision:

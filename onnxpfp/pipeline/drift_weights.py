@@ -4,7 +4,8 @@ Curves are measured with one group or one layer cut at a time. What several cuts
 how much more differs: a layer that reads fewer channels has fewer directions left to take its rank from. So where more
 is asked for than the least, drifts are also counted by other factors. Every choice that comes out of that is refitted,
 and the one that drifts least is taken. First the drift of all ranks beside that of all channels (`--effort`), up to the
-choice that leaves all channels; then that of every group and of every layer by itself (`--steps`).
+choice that leaves all channels; then with streams that are cut as other groups, and by a power of all drifts; then that
+of every group and of every layer by itself (`--steps`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnxpfp.arrays import Floats
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import TargetUnreachableError
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import decide_with_ranks
+from onnxpfp.pipeline.decide import AS_MEASURED, DriftWeights, decide_with_ranks
 from onnxpfp.pipeline.selector import Decision
 
 __all__ = ["least_drift"]
 
 OF_RANKS: Mapping[str, tuple[float, ...]] = {"low": (), "normal": (0.5, 0.0), "high": (2.0, 0.5, 0.25, 0.0)}
 """What the drift of ranks counts, beside 1; with 0 all channels stay. By `--effort`."""
+POWER = 1.4
+"""Power of the drifts that is tried, too: together cuts do more than alone, the more so the larger they are."""
 FACTORS = (3.0, 1.0 / 3.0)
 """How many times the drift of one group or layer counts in a step: it is cut less, or more, for all others."""
 LEAST_FITTED = 64
@@ -55,14 +57,17 @@ def least_drift(context: RunContext, measured: Measured, decision: Decision) -> 
     refitted, compared = _halves(measured, context.data.samples, options.seed)
     evaluator = context.evaluator(compared, held_out=False)
     layers = len(measured.ranked)
-    search = _Search(context, measured, refitted, evaluator, decision, np.ones(len(measured.curves)))
+    search = _Search(context, measured, refitted, evaluator, decision, AS_MEASURED)
     for weight in OF_RANKS[options.effort]:
-        weights = np.ones(len(measured.curves))
+        factors = np.ones(len(measured.curves))
         if weight == 0.0:
-            weights[:-layers] = np.inf
+            factors[:-layers] = np.inf
         else:
-            weights[-layers:] = weight
-        search.try_out(weights, weight)
+            factors[-layers:] = weight
+        search.try_out(DriftWeights(factors, weight))
+    if options.effort != "low":
+        search.try_out(replace(search.weights, free_streams=True), LEAST_GAIN)
+        search.try_out(replace(search.weights, power=POWER), LEAST_GAIN)
     for _ in range(1, options.steps):
         if not search.goes_on():
             break
@@ -79,7 +84,7 @@ class _Search:
         refitted: The same as it is refitted, to fewer samples.
         evaluator: Compares with the original.
         best: The choice that drifts least by now.
-        weights: What drifts count there, (G + L,).
+        weights: How drifts count there.
         least: Its drift; infinite where no output is a float, so that nothing is told apart.
         seen: All choices that were refitted.
     """
@@ -89,23 +94,22 @@ class _Search:
     refitted: Measured
     evaluator: Evaluator
     best: Decision
-    weights: Floats
+    weights: DriftWeights
     least: float = field(init=False)
     seen: list[Decision] = field(init=False)
 
     def __post_init__(self) -> None:
         self.least, self.seen = self._drift(self.best), [self.best]
 
-    def try_out(self, weights: Floats, of_ranks: float, gain: float = 0.0) -> bool:
+    def try_out(self, weights: DriftWeights, gain: float = 0.0) -> bool:
         """Refit the choice that weights lead to; tell whether it is better.
 
         Args:
-            weights: What drifts count, (G + L,); infinite for groups that stay whole.
-            of_ranks: What those of ranks count beside those of channels, for the report.
+            weights: How drifts count.
             gain: Share of the drift that it must take away.
         """
         try:
-            decision = decide_with_ranks(self.context, self.measured, weights, of_ranks)
+            decision = decide_with_ranks(self.context, self.measured, weights)
         except TargetUnreachableError:
             # What may still go does not get there.
             return False
@@ -120,18 +124,16 @@ class _Search:
 
     def goes_on(self) -> bool:
         """Go over all groups and layers once; tell whether anything became better."""
-        found = [
-            any(self.try_out(weights, self.best.rank_weight, LEAST_GAIN) for weights in self._around(number))
-            for number in range(len(self.weights))
-        ]
+        numbers = range(len(self.measured.curves))
+        found = [any(self.try_out(weights, LEAST_GAIN) for weights in self._around(number)) for number in numbers]
         return any(found)
 
-    def _around(self, number: int) -> Iterator[Floats]:
-        """Yield what drifts count where that of one group or layer counts more, or less."""
+    def _around(self, number: int) -> Iterator[DriftWeights]:
+        """Yield how drifts count where that of one group or layer counts more, or less."""
         for factor in FACTORS:
-            weights = self.weights.copy()
-            weights[number] *= factor
-            yield weights
+            factors = np.broadcast_to(self.weights.factors, len(self.measured.curves)).copy()
+            factors[number] *= factor
+            yield replace(self.weights, factors=factors)
 
     def _drift(self, decision: Decision) -> float:
         """Return how far a choice is off with every layer refitted by itself."""

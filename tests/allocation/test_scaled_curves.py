@@ -38,3 +38,20 @@ def test_a_curve_that_counts_more_keeps_more(factor: float, other: str) -> None:
 def test_what_has_to_stay_whole_does() -> None:
     kept = allocate_by_drift([curve(1.0).whole, curve(1.0)], Sum(), 0.6)
     assert kept.tolist() == [8, 1]
+
+
+def test_a_power_above_1_spreads_what_goes() -> None:
+    """The steep curve is left alone unless large drifts count more than they were measured."""
+    flat, steep = ResponseCurve(WIDTHS, 0.9 * (8.0 - WIDTHS)), ResponseCurve(WIDTHS, 1.0 * (8.0 - WIDTHS))
+    assert allocate_by_drift([flat, steep], Sum(), 0.5625).tolist() == [1, 8]
+    assert allocate_by_drift([flat.raised(1.4), steep.raised(1.4)], Sum(), 0.5625).tolist() == [4, 5]
+    assert flat.raised(1.0) is flat
+
+
+def test_a_free_stream_is_cut_as_others() -> None:
+    stream = ResponseCurve(WIDTHS, curve(1.0).drift, stream=True)
+    other = curve(1.9)
+    assert allocate_by_drift([stream, curve(0.25)], Sum(), 0.75).tolist() == [8, 4]
+    assert allocate_by_drift([stream.free, curve(0.25)], Sum(), 0.75).tolist() == [7, 5]
+    assert stream.free.stream is False
+    assert other.free is other

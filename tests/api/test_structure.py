@@ -21,7 +21,7 @@ from onnxpfp.pipeline import drift_weights, size_target, steps
 from onnxpfp.pipeline.calibration import Measured, RefitCalibration
 from onnxpfp.pipeline.candidate import Candidate, Effort, build_candidate
 from onnxpfp.pipeline.context import RunContext
-from onnxpfp.pipeline.decide import Decision
+from onnxpfp.pipeline.decide import Decision, DriftWeights, decide_with_ranks
 from onnxpfp.pipeline.network_steps import PrunedNetwork, WrittenNetwork
 from onnxpfp.pipeline.plan import Plan
 
@@ -304,6 +304,24 @@ def test_choices_are_compared_after_refits_to_half_of_the_samples(monkeypatch: p
     fitted.clear()
     pruned(stack(), calibration={"x": DATA["x"][:60]}, keep_macs=0.6, effort="normal")
     assert len(set(fitted)) == 1
+
+
+def test_streams_are_freed_and_drifts_raised_where_more_than_the_least_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[float, bool]] = []
+
+    def deciding(context: RunContext, measured: Measured, weights: DriftWeights) -> Decision:
+        tried.append((weights.power, weights.free_streams))
+        return decide_with_ranks(context, measured, weights)
+
+    monkeypatch.setattr(drift_weights, "decide_with_ranks", deciding)
+    pruned(stack(), calibration=DATA, keep_macs=0.6, effort="normal")
+    assert (1.0, True) in tried
+    assert drift_weights.POWER in {power for power, _ in tried}
+    tried.clear()
+    pruned(stack(), calibration=DATA, keep_macs=0.6, effort="low")
+    assert not tried
 
 
 def test_a_second_step_takes_what_drifts_less() -> None:
