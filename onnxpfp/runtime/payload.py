@@ -54,9 +54,7 @@ def at_hand(model: SessionSource) -> Generator[tuple[str | bytes, bool]]:
     try:
         path = folder / "network.onnx"
         with path.open("wb") as file:
-            for part in _parts(model):
-                file.write(part)
-            del part
+            file.writelines(_parts(model))
         del model
         yield os.fspath(path), True
     finally:
