@@ -25,7 +25,7 @@ from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stages import Loan, Runner, Stages
 from onnxpfp.refit.trial_fits import TrialWidths
-from onnxpfp.refit.trial_samples import PILOTS, can_be_fewer, enough_pieces, piece_size, spread
+from onnxpfp.refit.trial_samples import PILOTS, can_be_fewer, drift_spread, enough_pieces, piece_size
 from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
@@ -305,7 +305,7 @@ class Trials:
             ]
             if self._pilots.pieces is None:
                 picked, temperature = base.picks.rows, self.temperature
-                self._pilots.spreads.append(spread(base.wanted, outputs, temperature, picked, base.sizes))
+                self._pilots.spreads.append(drift_spread(base.wanted, outputs, temperature, picked, base.sizes))
                 self._pilots.outputs.append((number, row, [dict(each) for each in outputs]))
             else:
                 drifts[row] = self._drift(outputs)

@@ -20,13 +20,13 @@ from onnxpfp.channels.macs import count_macs
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.refit.problem import RefitProblem
 
-__all__ = ["PILOTS", "can_be_fewer", "enough_pieces", "piece_size", "spread"]
+__all__ = ["PILOTS", "can_be_fewer", "enough_pieces", "piece_size", "drift_spread"]
 
 PILOTS = 3
 """Groups that are tried on all pieces."""
 PIECES = 4
 """Pieces of the tuning samples, where one batch would hold all of them."""
-PIECE_WORK = 8e6
+PIECE_WORK = 1e7
 """Multiply-adds of one op on a piece from which on runs of pieces take no longer than a run of all samples."""
 ERROR = 0.2
 """Standard error of a drift, as a share of it, that is small beside what drifts of groups differ by.
@@ -56,7 +56,7 @@ def can_be_fewer(feeds: Sequence[Arrays]) -> bool:
     return len(feeds) >= PIECES and len(shapes) == 1
 
 
-def spread(
+def drift_spread(
     wanted: Sequence[Arrays],
     given: Sequence[Arrays],
     temperature: float,
@@ -77,7 +77,7 @@ def enough_pieces(spreads: Sequence[float], pieces: int) -> int:
     """Return the number of pieces on which drifts are known well enough.
 
     Args:
-        spreads: Of the groups that were tried on all of them, as `spread` gives them.
+        spreads: Of the groups that were tried on all of them, as `drift_spread` gives them.
         pieces: How many there are.
     """
     share = float(np.mean(spreads)) / ERROR if spreads else math.inf
