@@ -20,7 +20,7 @@ from onnxpfp.channels.macs import count_macs
 from onnxpfp.comparison.metrics import divergence
 from onnxpfp.refit.problem import RefitProblem
 
-__all__ = ["PILOTS", "can_be_fewer", "enough_pieces", "piece_size", "drift_spread"]
+__all__ = ["PILOTS", "can_be_fewer", "drift_spread", "enough_pieces", "piece_size"]
 
 PILOTS = 3
 """Groups that are tried on all pieces."""
