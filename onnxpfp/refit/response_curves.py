@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from onnxpfp.refit.gram import Gram
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stages import Loan, Runner, Stages
 from onnxpfp.refit.trial_fits import TrialWidths
+from onnxpfp.refit.trial_samples import PILOTS, can_be_fewer, drift_spread, enough_pieces, piece_size
 from onnxpfp.refit.variants import StageSessions, Variants
 from onnxpfp.rewrite.edits import Edits
 from onnxpfp.runtime import open_session
@@ -143,6 +145,7 @@ class _Base:
         samples = problem.tuning.take(TRIAL_SAMPLES)
         # Few more than one batch are one: every run takes some time of its own.
         size = len(samples) if problem.batch_size < len(samples) <= FEW * problem.batch_size else problem.batch_size
+        size = piece_size(problem, len(samples), size)
         feeds = [dict(feed) for feed in samples.batches(size)]
         shown = [{name: owned(array) for name, array in session.run(feed).items()} for feed in feeds]
         given = [picks.given(values) for values in shown]
@@ -156,6 +159,21 @@ class _Base:
             {**problem.dtype, **kinds},
             picks,
         )
+
+
+@dataclass(slots=True, eq=False)
+class _Pilots:
+    """The first groups that were tried: on all samples, which tells how many of the pieces are enough for the others.
+
+    Attributes:
+        spreads: How much their drifts differ between pieces.
+        outputs: What they gave: groups, widths, and the outputs of every piece.
+        pieces: How many of the pieces are enough; None until that is known.
+    """
+
+    spreads: list[float] = field(default_factory=list[float])
+    outputs: list[tuple[int, int, list[Arrays]]] = field(default_factory=list[tuple[int, int, list[Arrays]]])
+    pieces: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,6 +195,7 @@ class Trials:
     _network: StageSessions
     _read_at: Sequence[Sequence[int]]
     _variants: dict[int, Variants] = field(default_factory=dict[int, Variants])
+    _pilots: _Pilots = field(default_factory=lambda: _Pilots())
 
     @classmethod
     def of(
@@ -220,19 +239,36 @@ class Trials:
         found: dict[int, GroupDrifts] = {}
         if not choices:
             return found
+        feeds = self._base.feeds
         runner = Runner.start(
             self._network.stages,
-            self._base.feeds,
+            feeds[: self._pilots.pieces],
             self.problem.workspace // 2,
             self.problem.requests,
             self.problem.threads,
         )
         ceiling = Ceiling.above(self.problem.workspace // 2)
         with workers(self.problem.threads) as helpers:
-            for number, drifts in helpers.in_order(self._try, self._tasks(choices, runner, helpers)):
+            tasks = self._tasks(choices, runner, helpers)
+            if self._pilots.pieces is None:
+                found.update(self._try_first(tasks))
+                runner.cache.keep_first(self._pilots.pieces or len(feeds))
+                progress(len(found), len(choices))
+            for number, drifts in helpers.in_order(self._try, tasks):
                 found[number] = drifts
                 ceiling.keep()
                 progress(len(found), len(choices))
+        return found
+
+    def _try_first(self, tasks: Iterator[_Task]) -> dict[int, GroupDrifts]:
+        """Try some groups on all pieces of the samples, and find out how many pieces are enough."""
+        pilots, base = self._pilots, self._base
+        found = dict(map(self._try, islice(tasks, PILOTS if can_be_fewer(base.feeds) else 0)))
+        pilots.pieces = enough_pieces(pilots.spreads, len(base.feeds))
+        for number, row, outputs in pilots.outputs:
+            # On the same samples as all others, or what is peculiar to the samples would set them apart.
+            found[number].drifts[row] = self._drift(outputs[: pilots.pieces])
+        pilots.outputs.clear()
         return found
 
     def _tasks(self, choices: Mapping[int, RowChoice], runner: Runner, helpers: Workers) -> Iterator[_Task]:
@@ -265,7 +301,17 @@ class Trials:
             keep, edits = trial.keep(row, count), fits.edits(fitted.index(row))
             outputs = [
                 {**wanted, **variants.run(keep, edits, before)}
-                for wanted, before in zip(base.wanted, batches, strict=True)
+                for wanted, before in zip(base.wanted, batches, strict=False)
             ]
-            drifts[row] = divergence(base.wanted, outputs, self.temperature, base.picks.rows, base.sizes)
+            if self._pilots.pieces is None:
+                picked, temperature = base.picks.rows, self.temperature
+                self._pilots.spreads.append(drift_spread(base.wanted, outputs, temperature, picked, base.sizes))
+                self._pilots.outputs.append((number, row, [dict(each) for each in outputs]))
+            else:
+                drifts[row] = self._drift(outputs)
         return GroupDrifts(drifts, losses)
+
+    def _drift(self, outputs: Sequence[Arrays]) -> float:
+        """Return how far the outputs are off on the first pieces of the samples, as many as there are."""
+        base, count = self._base, len(outputs)
+        return divergence(base.wanted[:count], outputs, self.temperature, base.picks.rows, base.sizes[:count])

@@ -246,6 +246,12 @@ class ActivationCache:
                 else:
                     self.spill.forget(array)
 
+    def keep_first(self, count: int) -> None:
+        """Forget all but the first batches."""
+        for batch in range(count, len(self.batches)):
+            self.drop(batch, list(self.batches[batch]))
+        del self.batches[count:]
+
 
 def turn_of(requests: Sequence[ProviderRequest]) -> AbstractContextManager[object]:
     """Return what is held while a session runs: a lock where intermediates of several runs may not fit the device."""
