@@ -152,6 +152,9 @@ def columns(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positions:
     if op.kind == "matmul":
         axis = op.axis - len(op.data_shape)
         return np.ascontiguousarray(_taken(array, axis % array.ndim, positions), dtype=np.float32)
+    if op.kernel_size == 1 and op.attributes.is_identity:
+        # An output position sees the same position of the input.
+        return np.ascontiguousarray(_taken(array, 1, positions), dtype=np.float32)
     index, inside = tap_sources(op, array.shape[2:], spatial, positions)
     flat = array.reshape(*array.shape[:2], -1)
     if op.kernel_size > 1 and index[0].size * flat.shape[1] >= LARGE:
@@ -179,7 +182,8 @@ def column_sums(op: LinearOp, array: AnyFloats, spatial: tuple[int, ...], positi
     reads = (np.arange(samples)[:, None, None] * length + index) * taps + np.arange(taps)
     there = reads.ravel() if inside is None else reads[inside]
     often = np.bincount(there, minlength=samples * length * taps).reshape(samples, length, taps)
-    sums = np.matmul(array.reshape(*array.shape[:2], length), often.astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = np.matmul(array.reshape(*array.shape[:2], length), often.astype(np.float32))
     if np.isfinite(sums).all():
         return sums.sum(0, dtype=np.float64).ravel()
     # What no tap reads there does not count, whatever it is.
