@@ -164,18 +164,19 @@ def draw_chains(
     else:
         session, _ = teacher.open(names)
 
-    def draw(batch: int) -> tuple[Arrays, list[ChainRows | None], list[TargetDraw | None]]:
+    def draw(batch: int) -> tuple[list[ChainRows | None], list[TargetDraw | None]]:
         given, shown = student.cache.batches[batch], teacher.compute(session, batch)
         seeds = [problem.seed, teacher.next, JOINT, batch]
         rows = [each.rows(shown, given, np.random.default_rng(seeds)) for each in draws]
         targets = [] if own is None else own.targets(batch, shown, given)
-        return teacher.later(shown), rows, targets
+        if own is not None:
+            teacher.keep(batch, shown)
+        return rows, targets
 
     drawn = [DrawnRows() for _ in draws]
-    for batch, (later, rows, targets) in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
+    for batch, (rows, targets) in enumerate(pair.helpers.in_order(draw, range(len(teacher.cache.batches)))):
         if own is not None:
             own.drawn.append(targets)
-            teacher.keep(batch, later)
         for each, one in zip(drawn, rows, strict=True):
             each.add(one, tuning=batch >= pair.fitted)
     for each in drawn:

@@ -349,12 +349,8 @@ class Runner:
 
     def keep(self, batch: int, outputs: Arrays) -> None:
         """Keep what later stages read of what the next stage gave on one batch, and forget what only it has read."""
-        self.cache.put(batch, self.later(outputs))
+        self.cache.put(batch, {name: outputs[name] for name in self.stages.stages[self.next].gives if name in outputs})
         self._forget(batch)
-
-    def later(self, outputs: Arrays) -> Arrays:
-        """Return what later stages read of what the next stage gave."""
-        return {name: outputs[name] for name in self.stages.stages[self.next].gives if name in outputs}
 
     def _forget(self, batch: int) -> None:
         """Forget what no stage behind the next one reads."""

@@ -111,8 +111,8 @@ def arrays_of(net: Net) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 def pruned(name: str, arrays: Mapping[str, np.ndarray], **options) -> Result:
     axes = NETS[name].axes if "sample_axes" not in options else options.pop("sample_axes")
-    # Refits draw by batches, and whole feeds run one by one.
-    options = {"batch_size": 8, **options}
+    # Refits draw by batches, and whole feeds run one by one; joint refits draw some positions only.
+    options = {"batch_size": 8, "effort": "low", **options}
     return onnxpfp.prune(model_of(name), calibration=arrays, keep_macs=0.6, threads=1, sample_axes=axes, **options)
 
 

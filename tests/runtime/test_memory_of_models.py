@@ -130,7 +130,8 @@ def test_free_memory_goes_back_above_the_ceiling_and_not_for_a_little_more(monke
         resident[0] = size
         ceiling.keep()
         assert trims == expected
-    resident[0], ceiling = 100, heap.Ceiling.above(40, step=40)
+    resident[0] = 100
+    ceiling = heap.Ceiling.above(40, step=40)
     for size, expected in ((141, 3), (142, 3), (171, 3), (172, 4)):
         resident[0] = size
         ceiling.keep()
