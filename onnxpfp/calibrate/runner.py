@@ -295,7 +295,8 @@ class NetworkRunner:
         at_once, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if at_once == 1 else helpers.count // at_once
-        options = {"threads": threads, "layout": self.layout, "arena": False}
+        # Large intermediates go back after their last use; many small ones would take their pages anew in every run.
+        options = {"threads": threads, "layout": self.layout, "arena": self.batch > _FEWEST}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))

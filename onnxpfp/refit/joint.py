@@ -123,7 +123,7 @@ class JointRefit:
         """
         problem = self.refit_state.problem
         found = (ChainDraw.of(each, self.refit_state, self.starts, pair, self.effort) for each in self.chains[depth])
-        groups = [*_within([each for each in found if each is not None], problem.workspace // 2)]
+        groups = [*_within([each for each in found if each is not None], problem.workspace // 8)]
         for number, draws in enumerate(groups):
             drawn = draw_chains(draws, pair, problem, own if number == len(groups) - 1 else None)
             for draw in draws:

@@ -127,7 +127,7 @@ def _sweep(
     records: dict[str, Record] = {}
     room = refit_state.problem.workspace // 2
     # What a stage gives back the next one takes again.
-    ceiling = Ceiling.above(room, step=room)
+    ceiling = Ceiling.above(room, step=room // 2)
     if joint is not None:
         joint.begin(pair)
     for depth in range(pair.depth):
@@ -270,7 +270,7 @@ class _Pair:
         feeds = problem.feeds(problem.fit)
         fitted = len(feeds)
         feeds += problem.feeds(problem.tuning)
-        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 5, problem.dtype
+        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 6, problem.dtype
         again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit, carried)
         dtype = {name: kind for name, kind in dtype.items() if name not in again}
         # Batches run side by side; only what is left of the threads works inside of an op.
