@@ -235,9 +235,7 @@ def test_channels_ranks_and_branches_are_counted_exactly(quantity: str, target: 
     assert 0.8 * target < after / before <= target
     if target < 0.2:
         assert any(group.kept == 0 for group in report.groups)
-    replayed = onnxpfp.prune(
-        model, calibration=DATA, from_plan=result.plan, effort="low", threads=1, no_latency=True
-    )
+    replayed = onnxpfp.prune(model, calibration=DATA, from_plan=result.plan, effort="low", threads=1, no_latency=True)
     np.testing.assert_array_equal(nets.run(replayed.model, DATA["x"]), nets.run(result.model, DATA["x"]))
 
 
