@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -26,6 +27,13 @@ __all__ = ["Script", "script_of"]
 _FORM = re.compile(r"(.+\.py)(?::(\w+))?")
 _DEFAULT = "load_data"
 _MODULE = "onnxpfp_data_script"
+
+
+class _Source(SourceFileLoader):
+    """Runs a file, and writes no bytecode beside it: the folder of the data stays as it was."""
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Write nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,11 @@ class Script:
         return self._items(iter(cast("Iterable[Any]", found))) if _is_lazy(found) else found
 
     def _module(self) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(_MODULE, self.path)
+        loader = _Source(_MODULE, str(self.path))
+        spec = importlib.util.spec_from_file_location(_MODULE, self.path, loader=loader)
         assert spec is not None
-        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         return module
 
     def _items(self, items: Iterator[Any]) -> Iterator[Any]:

@@ -109,3 +109,11 @@ def test_which_sources_are_scripts() -> None:
     assert {source: script_of(source) for source in sources} == sources
     with pytest.raises(CalibrationError, match=r"no such\.py does not exist"):
         load_samples("no such.py:f", IMAGE)
+
+
+def test_nothing_is_written_beside_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = script(tmp_path, FUNCTIONS["an array"])
+    files = {*tmp_path.rglob("*")}
+    load_samples(f"{path}:load", IMAGE)
+    assert {*tmp_path.rglob("*")} == files
