@@ -73,7 +73,8 @@ original in percent, the share of the weights that stays and the processor secon
 are those at {DETAILS:g}. Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. Rows with
 `--effort normal`, rows of `pfp` at 0.3 to 0.7, of `factorize`, of `feature-statistics`, of `l2` beside them, and on
 ResNet-20 at 0.7 and 0.5 those of `sipp` and of the baselines are of November 30, 2026, those of other scores of onnxpfp
-of earlier code, whose refits drew more rows.
+of earlier code, whose refits drew more rows. Seconds of `pfp --effort normal` on ResNet-20 and on Fashion-MNIST, and
+there with `--structure channels,rank`, too, are of a slower machine than the others.
 
 `pfp --effort normal` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and
 mean output energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are

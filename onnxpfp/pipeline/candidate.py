@@ -33,7 +33,7 @@ Effort = Literal["low", "normal", "high"]
 
 EFFORTS: Mapping[Effort, JointEffort | None] = {
     "low": None,
-    "normal": JointEffort(sweeps=1, rounds=3, fewer=2, passes=2.0),
+    "normal": JointEffort(sweeps=1, rounds=3, fewer=2, passes=3.0),
     "high": JointEffort(sweeps=4, rounds=3, fewer=1),
 }
 """How much is done to refit producers with their consumers, by `--effort`."""
