@@ -46,8 +46,8 @@ MACS_OF_LINK = 2000
 """The same for a number that a depthwise convolution between them reads."""
 
 
-LEAST_MACS = 32_000_000_000
-"""Multiply-adds that fits may take where the passes are less: 0.8 s, for small networks run faster than any fit.
+LEAST_MACS = 11_000_000_000
+"""Multiply-adds that count as a forward pass where one is less: 0.3 s, for small networks run faster than any fit.
 
 With a quarter of it those of `models/` had 5 to 16 % more squared error of the scores, and took 0.2 to 0.6 s less.
 """
@@ -65,7 +65,7 @@ def chosen_chains(chains: Sequence[Chain], problem: RefitProblem, keep: Keep, ef
     if math.isinf(effort.passes):
         return tuple(chains)
     macs = _macs_by_output(problem)
-    left = max(effort.passes * _runs(problem) * sum(macs.values()), LEAST_MACS)
+    left = effort.passes * max(_runs(problem) * sum(macs.values()), LEAST_MACS)
     shapes = [_shapes(chain, keep) for chain in chains]
     gains = [_gain(each, problem, keep, effort, chain) for chain, each in zip(chains, shapes, strict=True)]
     costs = [_multiply_adds(each, problem, effort, chain, macs) for chain, each in zip(chains, shapes, strict=True)]
