@@ -46,8 +46,6 @@ CHUNK_BYTES = 4 << 20
 """Aimed-at size of one piece."""
 FLOAT_BYTES = 4
 """Size of a float32 number."""
-_MIXED_BYTES = 128
-"""What a random word counts for, so that few of them are made at once."""
 
 
 def owned(array: NDArray[Any]) -> NDArray[Any]:
@@ -102,12 +100,7 @@ def random_words(key: Sequence[int], first: int, rows: int, count: int) -> NDArr
     for part in key:
         state = _mixed(state + np.uint64(part))
     numbers = _mixed(state + np.arange(first, first + rows, dtype=np.uint64))
-    words = np.empty((rows, count), np.uint64)
-    counters = np.arange(count, dtype=np.uint64)
-    # A few rows at a time: what is made of them stays in the cache.
-    for some in chunks(rows, _MIXED_BYTES * count):
-        words[some] = _mixed(numbers[some, None] + counters)
-    return words
+    return _mixed(numbers[:, None] + np.arange(count, dtype=np.uint64))
 
 
 def _mixed(state: Any) -> Any:
