@@ -92,6 +92,7 @@ MAIN = tuple(Way(score, seeds=True) for score in OURS)
 RANKED = (Way("pfp --structure channels,rank --effort normal", seeds=True),)
 PARTS = (
     Way("pfp --effort high", seeds=True),
+    Way("pfp --structure channels,rank --effort high"),
     Way("pfp --structure channels,blocks"),
     Way("pfp --structure channels,rank,blocks"),
     Way("pfp --structure channels,rank", seeds=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,10 @@ from onnxpfp.linear.ops import FileWeight, LinearOp
 __all__ = ["OpFamily", "is_screened", "op_families", "shard_families"]
 
 
-_HELD = 12
-"""Bytes that screening holds for one weight: two signs, and the powers of one."""
+_HELD = 16
+"""Bytes that screening holds for one weight: both signs in onnxruntime, what shares are computed with, and powers."""
+_SHARE = 3 / 4
+"""Share of the workspace that these may take: the tensors of a batch and the Gram matrices are there, too."""
 
 
 def is_screened(op: LinearOp) -> bool:
@@ -104,9 +107,19 @@ def op_families(ops: Sequence[LinearOp]) -> tuple[OpFamily, ...]:
     return tuple(OpFamily(tuple(members)) for members in families.values())
 
 
-def shard_families(families: Sequence[OpFamily], limit: int) -> Iterator[tuple[OpFamily, ...]]:
-    """Cut families into runs whose weights may be held at once, in the given order."""
-    return runs_within(((family, _bytes_held(family)) for family in families), limit)
+def shard_families(families: Sequence[OpFamily], workspace: int) -> Iterator[tuple[OpFamily, ...]]:
+    """Cut families into as few runs, in the given order, as can hold their weights at once, and evenly.
+
+    Args:
+        families: The families.
+        workspace: Bytes that measuring may hold.
+    """
+    sizes = [(family, _bytes_held(family)) for family in families]
+    limit = int(_SHARE * workspace)
+    fewest = len(list(runs_within(sizes, limit)))
+    # The smallest limit that takes no more runs.
+    limit = bisect_left(range(limit), -fewest, key=lambda least: -len(list(runs_within(sizes, least))))
+    return runs_within(sizes, limit)
 
 
 def _bytes_held(family: OpFamily) -> int:

@@ -270,7 +270,7 @@ class _Pair:
         feeds = problem.feeds(problem.fit)
         fitted = len(feeds)
         feeds += problem.feeds(problem.tuning)
-        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 6, problem.dtype
+        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 8, problem.dtype
         again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit, carried)
         dtype = {name: kind for name, kind in dtype.items() if name not in again}
         # Batches run side by side; only what is left of the threads works inside of an op.
