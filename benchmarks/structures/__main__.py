@@ -61,7 +61,7 @@ def make(job: Job, places: Places) -> Row:
         if job.structure == "factorize":
             result: Any = factorize(source, **common)
         else:
-            result = prune(source, structure=job.structure, effort="low", **common)
+            result = prune(source, structure=job.structure, **common)
     except TargetUnreachableError as error:
         return Row(**named, refused=str(error))
     seconds = time.process_time() - start

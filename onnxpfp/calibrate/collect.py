@@ -21,10 +21,11 @@ from typing import Literal, cast
 from onnx import ModelProto, TensorProto
 
 from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.calibrate.batch_size import choose_batch
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
 from onnxpfp.calibrate.observer import Observer, Shape
 from onnxpfp.calibrate.probe import GraphObserver, build_probe, shard_ops
-from onnxpfp.calibrate.runner import NetworkRunner, choose_batch
+from onnxpfp.calibrate.runner import NetworkRunner
 from onnxpfp.calibrate.sample_views import needs_of
 from onnxpfp.calibrate.sensitivity.base import FamilyObserver
 from onnxpfp.calibrate.sensitivity.device import DeviceSensitivityObserver, Programs

@@ -8,7 +8,6 @@ the next batch runs.
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,12 +19,12 @@ from typing import Any, cast
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.calibrate.batch_size import FEWEST, choose_batch, observers_by_pass, tensor_bytes
 from onnxpfp.calibrate.looks import Looks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.sample_views import needs_of, sample_views
 from onnxpfp.data.samples import Feed, Samples
-from onnxpfp.errors import CalibrationError, ModelError
+from onnxpfp.errors import ModelError
 from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.model.edit import drop_unread, forget_records
 from onnxpfp.options import DEFAULT_WORKSPACE
@@ -36,19 +35,12 @@ from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.scratch import temporary_folder
 from onnxpfp.runtime.session import Session, as_requests, open_session
-from onnxpfp.runtime.workers import Workers, even_batch, side_by_side, workers
+from onnxpfp.runtime.workers import Workers, side_by_side, workers
 
-__all__ = ["BATCH", "NetworkRunner", "choose_batch", "run_observers"]
+__all__ = ["NetworkRunner", "run_observers"]
 
 _LOG = logging.getLogger(__name__)
 
-BATCH = 16
-"""Samples in one run where nobody asks for another number, and the size of tensors says nothing."""
-_FEWEST, _MOST = 4, 64
-_AIMED_BYTES = 64 << 20
-"""What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
-_TWICE = 2
-"""onnxruntime holds what it hands out in its own layout, too."""
 _IN_MEMORY = 1_500_000_000
 
 
@@ -85,8 +77,7 @@ def run_observers(
         ProviderError: A provider that was asked for is missing.
     """
     batch = choose_batch(needs_of(observers), samples, batch_size, workspace_bytes)
-    # A fixed batch counts in the shapes already.
-    passes = list(_passes(observers, workspace_bytes // _TWICE // (1 if samples.fixed_batch else batch)))
+    passes = list(observers_by_pass(observers, batch, samples, workspace_bytes))
     runner = NetworkRunner(
         with_fixed_draws(model),
         samples,
@@ -102,59 +93,6 @@ def run_observers(
     )
     for each in passes:
         runner.run(each)
-
-
-def choose_batch(
-    needs: Mapping[str, Shape], samples: Samples, asked: int | None, workspace: int, limit: int | None = None
-) -> int:
-    """Return the batch size: what the model fixes, or what was asked as far as the workspace allows.
-
-    Where nothing was asked it is 4 where the tensors are large, up to 64 where they are small, and 16 without any; or a
-    little less, so that there is an even number of batches.
-
-    Args:
-        needs: The tensors of one run, with their shapes for one sample.
-        samples: What is fed.
-        asked: The most that the user wants; None is no wish.
-        workspace: Bytes that the tensors may take.
-        limit: What else bounds it; None is nothing.
-
-    Raises:
-        CalibrationError: Fewer than one sample is asked for.
-    """
-    if samples.fixed_batch is not None:
-        return samples.fixed_batch
-    if asked is not None and asked < 1:
-        raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
-    size = _size(needs)
-    usual = max(_FEWEST, min(_MOST, _AIMED_BYTES // size)) if size else BATCH
-    fitting = workspace // _TWICE // max(1, size)
-    most = max(1, min(asked or usual, fitting, *(() if limit is None else (limit,))))
-    if len(samples) <= most:
-        return len(samples)
-    return most if asked else even_batch(len(samples), most)
-
-
-def _size(needs: Mapping[str, Shape]) -> int:
-    """Return the bytes of tensors; double precision is rare, and the workspace is no hard limit."""
-    return FLOAT_BYTES * sum(map(math.prod, needs.values()))
-
-
-def _passes(observers: Sequence[Observer], limit: int) -> Iterator[tuple[Observer, ...]]:
-    """Cut observers into runs that need at most `limit` bytes each, in the given order; at least one each."""
-    run: list[Observer] = []
-    held = dict[str, Shape]()
-    size = 0
-    for observer in observers:
-        added = _size({name: shape for name, shape in observer.needs.items() if name not in held})
-        if run and size + added > limit:
-            yield tuple(run)
-            run, held, size, added = [], {}, 0, _size(observer.needs)
-        run.append(observer)
-        held.update(observer.needs)
-        size += added
-    if run:
-        yield tuple(run)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -296,7 +234,7 @@ class NetworkRunner:
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if at_once == 1 else helpers.count // at_once
         # Large intermediates go back after their last use; many small ones would take their pages anew in every run.
-        options = {"threads": threads, "layout": self.layout, "arena": self.batch > _FEWEST}
+        options = {"threads": threads, "layout": self.layout, "arena": self.batch > FEWEST}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
@@ -314,7 +252,7 @@ class NetworkRunner:
         if at_once == 1:
             return 1, 1, 0
         # A fixed batch counts in the shapes already. What runs is held by onnxruntime, too.
-        size = _size(needs) * (1 if self.samples.fixed_batch else times)
+        size = tensor_bytes(needs) * (1 if self.samples.fixed_batch else times)
         room = self.workspace // max(size, 1) - at_once
         for ahead, behind in ((at_once + 1, 1), (at_once, 1)):
             if ahead + behind <= room:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxpfp.arrays import Arrays, Floats
+from onnxpfp.calibrate.batch_size import choose_batch
 from onnxpfp.calibrate.observer import Batch
-from onnxpfp.calibrate.runner import choose_batch
 from onnxpfp.calibrate.sample_views import needs_of
 from onnxpfp.calibrate.statistics import SampleSum
 from onnxpfp.comparison.certificate import mean_bound

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnx import ModelProto
 
-from onnxpfp.calibrate.runner import BATCH
+from onnxpfp.calibrate.batch_size import BATCH
 from onnxpfp.channels import Analysis
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.picks import Picks

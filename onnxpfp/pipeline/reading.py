@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from onnxpfp.calibrate.runner import BATCH
+from onnxpfp.calibrate.batch_size import BATCH
 from onnxpfp.data.carry import Carry, carry_of
 from onnxpfp.data.images import ImageReader
 from onnxpfp.data.inputs import InputSpec, input_specs, size_ref

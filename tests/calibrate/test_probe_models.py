@@ -15,9 +15,9 @@ from support.brute_shares import as_dict, identity_model, measure
 
 import onnxpfp.calibrate.probe as probe_module
 import onnxpfp.calibrate.runner as runner_module
+from onnxpfp.calibrate.batch_size import choose_batch
 from onnxpfp.calibrate.collect import calibrate, in_graph_limit
 from onnxpfp.calibrate.nonnegative import nonnegative_tensors
-from onnxpfp.calibrate.runner import choose_batch
 from onnxpfp.calibrate.sensitivity.settings import SensitivitySettings
 from onnxpfp.data.inputs import InputSpec, input_specs
 from onnxpfp.data.samples import Samples
