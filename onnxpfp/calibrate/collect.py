@@ -40,6 +40,7 @@ from onnxpfp.model.draws import with_fixed_draws
 from onnxpfp.options import DEFAULT_WORKSPACE
 from onnxpfp.progress import Count
 from onnxpfp.runtime.device_memory import DeviceMemory, device_memory_of
+from onnxpfp.runtime.heap import trim_heap
 from onnxpfp.runtime.providers import CPU, ProviderRequest
 from onnxpfp.runtime.session import as_requests
 
@@ -191,6 +192,10 @@ def calibrate(
         runner.run([*measuring, *observers], probe, taps)
         statistics.update((name, entry) for observer in measuring for name, entry in observer.statistics().items())
         observers = ()
+        if len(shards) > 1:
+            # The copies of these weights go before those of the next ones come.
+            del measuring, probe
+            trim_heap()
     return {op.name: statistics[op.name] for op in ops}
 
 

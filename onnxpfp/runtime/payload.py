@@ -20,7 +20,7 @@ SessionSource = ModelProto | bytes | str | os.PathLike[str] | Callable[[], Model
 """A model in memory, what makes one that nobody else holds, its bytes, or its path; above 2 GB only a path works."""
 
 _LARGE = 16 << 20
-"""Bytes of a model in memory from which on it is worth to give back what loading it took."""
+"""Bytes of the weights of a model in memory from which on it is worth to give back what loading it took."""
 _MESSAGE = (1 << 31) - 1
 """Most bytes of a message of protobuf."""
 
@@ -45,7 +45,7 @@ def _payload(model: SessionSource) -> str | bytes:
 @contextlib.contextmanager
 def at_hand(model: SessionSource) -> Generator[tuple[str | bytes, bool]]:
     """Yield what onnxruntime loads, and whether that is large: then it lies in a file, and nothing here holds it."""
-    if not isinstance(model, ModelProto) or not _LARGE < model.ByteSize() <= _MESSAGE:
+    if not isinstance(model, ModelProto) or not _LARGE < _weight_bytes(model) <= _MESSAGE:
         payload = _payload(model)
         del model
         yield payload, False
@@ -59,6 +59,11 @@ def at_hand(model: SessionSource) -> Generator[tuple[str | bytes, bool]]:
         yield os.fspath(path), True
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _weight_bytes(model: ModelProto) -> int:
+    """Return the bytes of all weights, one by one: protobuf writes a message to find its size."""
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 
 def _parts(model: ModelProto) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import tracemalloc
 import weakref
@@ -70,6 +71,26 @@ def test_the_file_is_written_weight_by_weight() -> None:
         tracemalloc.stop()
         assert large
         assert onnx.load(path) == model
+
+
+def highest_resident() -> int:
+    """Return the most bytes of this process that were in memory since `clear_refs` was written."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux forgets the highest memory")
+def test_no_copy_of_a_large_model_is_made_to_find_its_size() -> None:
+    model = build("g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    for number in range(16):
+        array = np.ones((1024, 1024), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, f"w{number}"))
+    heap.trim_heap()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = heap.resident_bytes()
+    with at_hand(model):
+        # 64 MiB of weights, of which one or two are copied at a time.
+        assert highest_resident() < before + (32 << 20)
 
 
 def test_a_broken_large_model_is_told_without_the_name_of_that_file() -> None:
