@@ -19,12 +19,13 @@ from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_choice import chosen_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first
 from onnxpfp.refit.joint_problem import JointEffort, Starts
-from onnxpfp.refit.joint_setup import ChainDraw, DrawnRows, StagePair, draw_chains, joint_problem
+from onnxpfp.refit.joint_setup import ChainDraw, DrawnRows, draw_chains, joint_problem
 from onnxpfp.refit.joint_steps import PRODUCER_RIDGE, joint_fit
 from onnxpfp.refit.layer_rows import LayerRows
 from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.stage_draw import StageDraw
+from onnxpfp.refit.stage_pair import StagePair
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.apply import renew
 from onnxpfp.runtime import open_session

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -20,47 +20,19 @@ from onnxpfp.refit.layers import RefitLayer
 from onnxpfp.refit.pointwise import Pointwise
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.stage_draw import StageDraw
+from onnxpfp.refit.stage_pair import StagePair
 from onnxpfp.refit.stages import Runner
 from onnxpfp.refit.state import RefitState
 from onnxpfp.runtime import open_session
-from onnxpfp.runtime.workers import ALONE, Workers
+from onnxpfp.runtime.workers import ALONE
 
-__all__ = ["ChainDraw", "DrawnRows", "StagePair", "draw_chains", "joint_problem"]
+__all__ = ["ChainDraw", "DrawnRows", "draw_chains", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
 JOINED_BYTES = 1 << 20
 """Bytes of the producer's columns from which on rows are a piece of their own: so steps of numpy are few, and there are
 pieces enough for some threads."""
-
-
-class StagePair(Protocol):
-    """The original and the pruned network, run stage by stage side by side (`sweep.py`)."""
-
-    @property
-    def teacher(self) -> Runner:
-        """Runs the original."""
-        ...
-
-    @property
-    def student(self) -> Runner:
-        """Runs the pruned network."""
-        ...
-
-    @property
-    def nodes(self) -> Mapping[int, str]:
-        """An output of every node of the original."""
-        ...
-
-    @property
-    def fitted(self) -> int:
-        """Batches of samples to fit; those behind are tuning samples."""
-        ...
-
-    @property
-    def helpers(self) -> Workers:
-        """Threads that share the batches."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from onnxpfp.arrays import AnyArray, AnyFloats
 from onnxpfp.refit.cache import SpillCache
-from onnxpfp.refit.joint_setup import StagePair
 from onnxpfp.refit.recurrent_layers import HIDDEN, LENGTHS, PEEPHOLES, RecurrentLayer, X
 from onnxpfp.refit.recurrent_rows import Direction, DirectionRows, Steps, joined, states_before
 from onnxpfp.refit.recurrent_runs import RecurrentRun
+from onnxpfp.refit.stage_pair import StagePair
 from onnxpfp.refit.state import RefitState
 from onnxpfp.rewrite.slices import sliced
 

@@ -20,7 +20,6 @@ from onnxpfp.arrays import Bools, Floats
 from onnxpfp.refit.best_fit import Fit, best_fit
 from onnxpfp.refit.cache import SpillCache
 from onnxpfp.refit.initial import InitialWeights
-from onnxpfp.refit.joint_setup import StagePair
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.moments import Moments
 from onnxpfp.refit.recurrent_draw import DrawnSteps, RecurrentPair, StudentStates
@@ -28,6 +27,7 @@ from onnxpfp.refit.recurrent_layers import RecurrentLayer, RecurrentWeights
 from onnxpfp.refit.recurrent_rows import Direction, DirectionRows, GatePart, joined
 from onnxpfp.refit.ridge import Regression
 from onnxpfp.refit.rows import RowBatch, SampledRows
+from onnxpfp.refit.stage_pair import StagePair
 from onnxpfp.refit.state import RefitState
 
 __all__ = ["RecurrentFit", "fit_recurrence"]

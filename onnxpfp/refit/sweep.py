@@ -6,16 +6,14 @@ ICCV 2017, asymmetric reconstruction). A refit is taken only where it is better 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
 import numpy as np
-from onnx import ModelProto
 
-from onnxpfp.arrays import FLOAT_BYTES, Keep
+from onnxpfp.arrays import Keep
 from onnxpfp.low_rank.limit import RankLimit
 from onnxpfp.refit.best_fit import Fit
 from onnxpfp.refit.counting import Counting, Waiting
@@ -24,20 +22,17 @@ from onnxpfp.refit.joint import JointRefit, found_chains
 from onnxpfp.refit.joint_problem import JointEffort
 from onnxpfp.refit.layer_rows import Draw, LayerRows, TargetDraw, layer_families
 from onnxpfp.refit.layers import RefitLayer
-from onnxpfp.refit.made_again import made_again
 from onnxpfp.refit.means import Record
 from onnxpfp.refit.problem import RefitProblem
 from onnxpfp.refit.recurrent_fit import fit_recurrence
 from onnxpfp.refit.recurrent_layers import RecurrentLayer
 from onnxpfp.refit.stage_draw import StageDraw
-from onnxpfp.refit.stages import Runner, Stages
+from onnxpfp.refit.stage_pair import StagePair, most_batches
 from onnxpfp.refit.state import RefitState
-from onnxpfp.rewrite.apply import apply, renew
 from onnxpfp.rewrite.edits import Edits
-from onnxpfp.rewrite.mask import masked
 from onnxpfp.runtime.heap import Ceiling
 from onnxpfp.runtime.session import Session
-from onnxpfp.runtime.workers import Workers, workers
+from onnxpfp.runtime.workers import workers
 
 __all__ = ["RefitProblem", "RefitState", "Refitted", "refit"]
 
@@ -90,7 +85,7 @@ def refit(
     with workers(problem.threads) as helpers:
 
         def sweep(number: int) -> dict[str, Record]:
-            pair = _Pair.of(refit_state, layers, helpers, carried)
+            pair = StagePair.of(refit_state, layers, helpers, carried)
             told = None if progress is None else _Told(progress, number * pair.depth, sweeps * pair.depth)
             return _sweep(pair, refit_state, layers, joint, told)
 
@@ -117,7 +112,7 @@ class _Told:
 
 
 def _sweep(
-    pair: _Pair,
+    pair: StagePair,
     refit_state: RefitState,
     layers: Sequence[RefitLayer],
     joint: JointRefit | None,
@@ -148,7 +143,7 @@ def _sweep(
 
 
 def _draws_ahead(
-    pair: _Pair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit
+    pair: StagePair, refit_state: RefitState, layers: Sequence[RefitLayer], joint: JointRefit
 ) -> StageDraw | None:
     """Return what draws the targets of ops of the next stage in the run that its chains draw from.
 
@@ -175,7 +170,7 @@ def _all_starts(
 
 
 def _fit_alone(
-    pair: _Pair,
+    pair: StagePair,
     refit_state: RefitState,
     layers: Sequence[RefitLayer],
     joint: JointRefit | None,
@@ -203,7 +198,7 @@ def _fit_alone(
     return records
 
 
-def _recurrences(pair: _Pair, refit_state: RefitState, records: dict[str, Record]) -> list[RecurrentLayer]:
+def _recurrences(pair: StagePair, refit_state: RefitState, records: dict[str, Record]) -> list[RecurrentLayer]:
     """Refit the recurrences of the next stage, and return them."""
     depth = pair.teacher.stages.depth
     here = [layer for layer in refit_state.recurrences if depth[layer.output] == pair.teacher.next]
@@ -223,90 +218,8 @@ def _starts(refit_state: RefitState, layers: Sequence[RefitLayer]) -> dict[str, 
     return {output: start for output, start in starts if start is not None}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pair:
-    """The original and the pruned network, run stage by stage side by side.
-
-    Attributes:
-        teacher: The original.
-        student: The pruned network.
-        student_model: Its model, which gets the new weights.
-        nodes: An output of every node of the original.
-        fitted: Batches of samples to fit; those behind are tuning samples.
-        helpers: Threads that share the batches, and the fits.
-    """
-
-    teacher: Runner
-    student: Runner
-    student_model: ModelProto
-    nodes: Mapping[int, str]
-    fitted: int
-    helpers: Workers
-
-    @classmethod
-    def of(
-        cls,
-        refit_state: RefitState,
-        layers: Sequence[RefitLayer],
-        helpers: Workers,
-        carried: Collection[str],
-    ) -> _Pair:
-        """Stand before the first stage.
-
-        Args:
-            refit_state: The network.
-            layers: The ops that are refitted.
-            helpers: As above.
-            carried: Activations that are carried from stage to stage in any case, for they are asked for.
-        """
-        problem = refit_state.problem
-        recurrences = refit_state.recurrences
-        placeholders = refit_state.all_edits(layers, recurrences, placeholders=True)
-        model, graph, held = problem.analysis.model, problem.analysis.graph, refit_state.held
-        student_model = apply(model, graph, held, placeholders, problem.analysis.source.scratch)
-        goes = refit_state.keep | ~held
-        if not goes.all():
-            student_model = masked(student_model, graph, goes, problem.analysis.shapes, held)
-        feeds = problem.feeds(problem.fit)
-        fitted = len(feeds)
-        feeds += problem.feeds(problem.tuning)
-        cuts, limit, dtype = {each.output for each in (*layers, *recurrences)}, problem.workspace // 8, problem.dtype
-        again = made_again(Stages.of(model, cuts, dtype), problem, layers, limit, carried)
-        dtype = {name: kind for name, kind in dtype.items() if name not in again}
-        # Batches run side by side; only what is left of the threads works inside of an op.
-        threads = max(1, helpers.count // len(feeds))
-        teacher, student = (
-            Runner.start(Stages.of(each, cuts, dtype), feeds, limit, problem.requests, threads)
-            for each in (model, student_model)
-        )
-        nodes = {index: next(filter(None, node.output)) for index, node in enumerate(model.graph.node)}
-        return cls(teacher, student, student.stages.model, nodes, fitted, helpers)
-
-    @property
-    def depth(self) -> int:
-        """Number of stages."""
-        return len(self.teacher.stages.stages)
-
-    def advance(
-        self, refit_state: RefitState, layers: Sequence[RefitLayer], recurrences: Sequence[RecurrentLayer]
-    ) -> None:
-        """Run the stage of the pruned network with its new weights, and go on to the stage after."""
-        if layers or recurrences:
-            renew(
-                self.student_model,
-                refit_state.problem.analysis.graph,
-                refit_state.held,
-                refit_state.all_edits(layers, recurrences),
-                self.nodes,
-            )
-        session, given = self.student.open()
-        self.student.run_all(session, self.helpers, _most_batches(refit_state.problem, given))
-        self.teacher.advance()
-        self.student.advance()
-
-
 def _stage(
-    pair: _Pair,
+    pair: StagePair,
     refit_state: RefitState,
     layers: Sequence[RefitLayer],
     starts: Mapping[str, InitialWeights],
@@ -321,7 +234,7 @@ def _stage(
     session, shown = (None, ()) if ahead else teacher.open(sorted(stage.shows()))
     again = pair.student.remaking([member.layer.consumer.data for member in members])
     draw = partial(_draw, pair, stage, (session, again))
-    most = _most_batches(refit_state.problem, shown, sum(family.columns for family in families))
+    most = most_batches(refit_state.problem, shown, sum(family.columns for family in families))
     batches = range(len(teacher.cache.batches))
     waiting, results = [Waiting(family) for family in families], helpers.in_order(draw, batches, most)
     counting = Counting(helpers)
@@ -339,20 +252,8 @@ def _stage(
     yield from zip(members, fits, strict=True)
 
 
-def _most_batches(problem: RefitProblem, shown: Sequence[str], drawn: int = 0) -> int:
-    """Return how many batches may be run or wait at a time, so that they take a quarter of the workspace.
-
-    Args:
-        problem: What the workspace and the shapes are of.
-        shown: Tensors that come out of a run.
-        drawn: Numbers that are drawn of one sample.
-    """
-    numbers = drawn + sum(math.prod(problem.analysis.shapes.shape.get(name, ())) for name in shown)
-    return problem.workspace // 4 // max(FLOAT_BYTES * numbers * problem.batch_size, 1)
-
-
 def _draw(
-    pair: _Pair, stage: StageDraw, sessions: tuple[Session | None, Session | None], batch: int
+    pair: StagePair, stage: StageDraw, sessions: tuple[Session | None, Session | None], batch: int
 ) -> list[Draw | None]:
     """Run the original's stage on one batch, keep what later stages read, and draw columns and targets.
 

@@ -17,9 +17,10 @@ from onnxpfp.refit.joint import JointRefit
 from onnxpfp.refit.joint_chains import Chain, joint_chains
 from onnxpfp.refit.joint_machine import Affine, with_channels_first, with_taps_first
 from onnxpfp.refit.joint_problem import JointEffort, JointProblem
-from onnxpfp.refit.joint_setup import ChainDraw, StagePair, draw_chains, joint_problem
+from onnxpfp.refit.joint_setup import ChainDraw, draw_chains, joint_problem
 from onnxpfp.refit.joint_steps import JointDescent, joint_fit
 from onnxpfp.refit.stage_draw import StageDraw
+from onnxpfp.refit.stage_pair import StagePair
 from onnxpfp.refit.stages import Arrays, Runner
 from onnxpfp.refit.sweep import RefitProblem, RefitState, refit
 from onnxpfp.rewrite.apply import apply
