@@ -29,7 +29,7 @@ largest that was resident in the process that works, libraries and samples inclu
 package rapidocr-onnxruntime 1.4.4, fed printed lines and pages; those with random weights are fed noise."""
 SHORT = f"""`onnxpfp prune IN OUT --calib-data SAMPLES --threads 1`, everything else by default, in forward passes of
 the same samples; {GOAL} is what it may take, {AIM} what is aimed at. The memory is that of the forward pass and what
-comes on top."""
+comes on top; it is less where the samples run in smaller batches."""
 PHASES = """Forward passes by phase, whose seconds are counted on the processor; "outside" is what lies outside of all
 phases, such as imports and writing the file."""
 FREE = """BLAS was not held to one thread from outside; `--threads 1` alone says how many there are."""
@@ -68,7 +68,7 @@ def _short(rows: Sequence[Whole]) -> str:
     for name, (before, after) in _paired(rows).items():
         latest = after or before
         assert latest is not None
-        memory = f"{latest.forward_bytes / MB:.0f} + {latest.above / MB:.0f} MB"
+        memory = f"{latest.forward_bytes / MB:.0f} {'-' if latest.above < 0 else '+'} {abs(latest.above) / MB:.0f} MB"
         cells = [f"{latest.forward:.2f}", *(_passes(row) for row in (before, after)), memory]
         body.append([_title(name), f"{latest.images:,}", *cells])
     return _table(head, body)
