@@ -13,19 +13,17 @@ HEAD = """# What each structure loses
 
 Networks made smaller to one share of the multiply-adds by what may go: channels, ranks of layers beside them, whole
 branches, or ranks alone (`onnxpfp factorize`). Made by `python -m benchmarks.structures` with the defaults of each
-command but `--effort low`, at most 256 calibration samples and one thread. *verified* is the largest difference of the
-file from what it must equal, over the largest output; *drift* the relative error of the output on held-out samples, of
-networks with random weights on noise; *latency* the median ratio of one run to one of the original on one thread,
-beside other work on the machine; *became two* counts layers of low rank, *gone* groups of which nothing is left.
+command, at most 256 calibration samples and one thread. *verified* is the largest difference of the file from what it
+must equal, over the largest output; *drift* the relative error of the output on held-out samples, of networks with
+random weights on noise; *latency* the median ratio of one run to one of the original on one thread, beside other work
+on the machine; *became two* counts layers of low rank, *gone* groups of which nothing is left.
 """
 FAST_HEAD = """# At equal latency
 
 The same with a share of the latency as the target (`--keep-latency`, made with `--quantity latency`): up to 1,024
 calibration samples, one image on one thread. *latency* is measured by the benchmark on the written file in turns with
 the original, as time on the cores, for the machine did other work: the median of the pairs, and its quartiles. The
-tables that a pruning measures differ from run to run on such a machine, and so does what it chooses. Rows of all three
-structures on ResNet-20, the small ResNet and the recogniser at 0.5 are of an idle machine, and of code that compares
-what is left with ranks and without; the others are older.
+tables that a pruning measures differ from run to run on such a machine, and so does what it chooses.
 """
 COLUMNS = (
     "structure",
