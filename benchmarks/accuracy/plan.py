@@ -25,6 +25,7 @@ __all__ = [
     "RANKED",
     "REST",
     "ROUNDED",
+    "STEPPED",
     "TARGETS",
     "UNREFITTED",
     "WITHOUT_DATA",
@@ -98,6 +99,8 @@ PARTS = (
     Way("pfp --structure channels,rank", seeds=True),
 )
 """What each part of a search brings: producers refitted, branches that go, and all of it."""
+STEPPED = (Way("pfp --structure channels,rank --effort normal --steps 2", seeds=True),)
+"""With a second step, which goes over all groups and layers once more."""
 LOW_RANK = (Way(FACTORIZE, seeds=True), Way(f"{FACTORIZE} --compensate none"))
 UNREFITTED = tuple(Way(f"{score} --compensate none", seeds=True) for score in OURS)
 PEER_WAYS = tuple(Way(peer.name, with_norm=True, peer=peer) for peer in PEERS)
@@ -150,6 +153,7 @@ ORDER = (
     (CIFAR, UNREFITTED, TARGETS),
     (CIFAR, PEER_WAYS, TARGETS),
     (FMNIST, (*DEFAULT, *RANKED), SHOWN),
+    (("fmnist_densenet", "fmnist_mobilenet"), STEPPED, (0.5, 0.3)),
     (FMNIST, (*MAIN, *LOW_RANK, *UNREFITTED, *PEER_WAYS), TARGETS),
     ((*FMNIST, *CIFAR), WITHOUT_DATA, TARGETS),
     (CIFAR, OTHER_EXPORTS, (0.5,)),
