@@ -67,15 +67,15 @@ def test_rows_of_a_latency_are_measured_apart(load: Any, tmp_path: Path, monkeyp
     monkeypatch.setattr(main, "NETWORKS", {"latency": {"resnet20": subject}})
     asked: dict[str, Any] = {}
 
-    def prune(source: Path, *, structure: str, effort: str, keep_latency: float, calibration: Any, threads: int) -> Any:
-        asked.update(structure=structure, effort=effort, keep_latency=keep_latency)
-        options = {"structure": structure, "effort": effort, "threads": threads}
+    def prune(source: Path, *, structure: str, keep_latency: float, calibration: Any, threads: int) -> Any:
+        asked.update(structure=structure, keep_latency=keep_latency)
+        options = {"structure": structure, "effort": "low", "threads": threads}
         return onnxpfp.prune(source, calibration=calibration, keep_macs=0.6, **options)
 
     monkeypatch.setattr(main, "prune", prune)
     monkeypatch.setattr(main, "beside", lambda *_, threads: turns.Seen((0.4, 0.45, 0.5), 2.0, 0.9, 12))
     row = main.make(main.Job("resnet20", "channels,rank", 0.5, "latency"), subjects.Places(*[tmp_path] * 4))
-    assert asked == {"structure": "channels,rank", "effort": "low", "keep_latency": 0.5}
+    assert asked == {"structure": "channels,rank", "keep_latency": 0.5}
     assert (row.quantity, row.latency, row.quartiles) == ("latency", 0.45, (0.4, 0.5))
     text = pages.page([row])
     assert "0.5 of the latency" in text
