@@ -111,9 +111,10 @@ def saved_size(model: ModelProto, *, external: bool) -> int:
         external: Whether its weights lay in other files before.
     """
     stored = [tensor for graph in all_graphs(model) for tensor in graph.initializer]
-    if not external and not any(map(is_reference, stored)) and model.ByteSize() <= MESSAGE_LIMIT:
-        return model.ByteSize()
+    # Protobuf writes a message to find its size, so it is asked once.
     message, weights = model.ByteSize(), 0
+    if not external and not any(map(is_reference, stored)) and message <= MESSAGE_LIMIT:
+        return message
     for tensor in stored:
         part, raw = FileSlice.of(tensor), len(tensor.raw_data)
         if part is not None:
