@@ -93,9 +93,10 @@ MAIN = tuple(Way(score, seeds=True) for score in OURS)
 RANKED = (Way("pfp --structure channels,rank --effort normal", seeds=True),)
 PARTS = (
     Way("pfp --effort high", seeds=True),
-    Way("pfp --structure channels,rank --effort high"),
+    Way("pfp --structure channels,rank --effort high", seeds=True),
     Way("pfp --structure channels,blocks"),
     Way("pfp --structure channels,rank,blocks"),
+    Way("pfp --structure channels,rank,blocks --effort normal"),
     Way("pfp --structure channels,rank", seeds=True),
 )
 """What each part of a search brings: producers refitted, branches that go, and all of it."""
