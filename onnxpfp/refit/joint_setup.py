@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -30,9 +31,10 @@ __all__ = ["ChainDraw", "DrawnRows", "draw_chains", "joint_problem"]
 
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
-JOINED_BYTES = 1 << 20
-"""Bytes of the producer's columns from which on rows are a piece of their own: so steps of numpy are few, and there are
-pieces enough for some threads."""
+PIECE_BYTES = 1 << 20
+"""Bytes of the producer's columns in a piece, about: so steps of numpy are few, and there are pieces for some threads."""
+LEAST_BYTES = 1 << 18
+"""Bytes of the producer's columns up to which all rows are one piece: a thread more takes longer than it helps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,10 +82,10 @@ class ChainDraw:
 
 @dataclass(slots=True, eq=False)
 class DrawnRows:
-    """The rows of a chain. Those of small batches are joined, for each step does little with each.
+    """The rows of a chain.
 
     Attributes:
-        fitted: Of the samples to fit, piece by piece.
+        fitted: Of the samples to fit, batch by batch, then piece by piece.
         tuning: Of the tuning samples.
         finite: Whether all numbers so far were.
     """
@@ -91,26 +93,34 @@ class DrawnRows:
     fitted: list[ChainRows] = field(default_factory=list[ChainRows])
     tuning: list[ChainRows] = field(default_factory=list[ChainRows])
     finite: bool = True
-    _waiting: list[ChainRows] = field(default_factory=list[ChainRows])
-    _side: bool = False
 
     def add(self, rows: ChainRows | None, *, tuning: bool) -> None:
         """Add the rows of a batch."""
-        if tuning != self._side:
-            self.join()
-            self._side = tuning
         if rows is None or not len(rows.columns):
             return
         self.finite &= bool(np.isfinite(rows.columns).all() and all(np.isfinite(w.targets).all() for w in rows.wanted))
-        self._waiting.append(rows)
-        if sum(each.columns.nbytes for each in self._waiting) >= JOINED_BYTES:
-            self.join()
+        (self.tuning if tuning else self.fitted).append(rows)
 
     def join(self) -> None:
-        """Join what waits."""
-        if self._waiting:
-            (self.tuning if self._side else self.fitted).append(joined(self._waiting))
-            self._waiting = []
+        """Join the rows of small batches, for each step does little with each."""
+        self.fitted, self.tuning = _pieces(self.fitted), _pieces(self.tuning)
+
+
+def _pieces(rows: list[ChainRows]) -> list[ChainRows]:
+    """Join the rows of batches to pieces of about one size, of which there is an even number: two threads end together.
+
+    Args:
+        rows: By batch; it is emptied, so that each is there once.
+    """
+    size = sum(each.columns.nbytes for each in rows)
+    count = 1 if size < LEAST_BYTES else 2 * max(1, round(size / (2 * PIECE_BYTES)))
+    bounds = [len(rows) * number // count for number in range(count + 1)]
+    pieces: list[ChainRows] = []
+    for first, last in pairwise(bounds):
+        if first < last:
+            pieces.append(joined(rows[: last - first]))
+            del rows[: last - first]
+    return pieces
 
 
 def draw_chains(

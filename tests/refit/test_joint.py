@@ -177,7 +177,8 @@ def test_the_error_on_tuning_samples_never_rises(make_problem, monkeypatch, kind
 def test_rows_of_several_batches_are_those_of_one(make_problem, monkeypatch, kind: str) -> None:
     found: list[list[tuple[int, float, np.ndarray]]] = []
     for least in (1, 1 << 40):
-        monkeypatch.setattr("onnxpfp.refit.joint_setup.JOINED_BYTES", least)
+        for name in ("PIECE_BYTES", "LEAST_BYTES"):
+            monkeypatch.setattr(f"onnxpfp.refit.joint_setup.{name}", least)
         descents = [JointDescent.of(each, ALONE) for _, each in chains_of(make_problem, KINDS[kind], monkeypatch)]
         pieces = [len(each.problem.fitted) for each in descents]
         errors = [each.measure() for each in descents]
@@ -186,6 +187,7 @@ def test_rows_of_several_batches_are_those_of_one(make_problem, monkeypatch, kin
     apart, together = found
     assert apart
     for (many, error, gradient), (one, same, again) in zip(apart, together, strict=True):
+        assert many % 2 == 0
         assert many > one == 1
         assert error == pytest.approx(same, rel=1e-5)
         np.testing.assert_allclose(gradient, again, rtol=1e-3, atol=1e-5 * np.abs(gradient).max())
