@@ -7,17 +7,30 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from onnxpfp.arrays import FLOAT_BYTES
 from onnxpfp.calibrate.observer import Observer, Shape
+from onnxpfp.channels import Analysis
 from onnxpfp.data.samples import Samples
 from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.workers import even_batch
 
-__all__ = ["BATCH", "FEWEST", "choose_batch", "observers_by_pass", "tensor_bytes"]
+__all__ = [
+    "BATCH",
+    "FEWEST",
+    "choose_batch",
+    "largest_activation",
+    "observers_by_pass",
+    "samples_at_once",
+    "tensor_bytes",
+]
 
 BATCH = 16
 """Samples in one run where nobody asks for another number, and the size of tensors says nothing."""
 FEWEST, _MOST = 4, 64
 _AIMED_BYTES = 64 << 20
 """What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
+_CACHED_BYTES = 6 << 20
+"""Bytes of the largest activation in a run up to which what one op makes is in the cache for the next."""
+_RUN_BYTES = 32 << 20
+"""The same in a run of a few samples: glibc takes larger blocks from the system every time."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 
@@ -51,6 +64,19 @@ def choose_batch(
     if len(samples) <= most:
         return len(samples)
     return most if asked else even_batch(len(samples), most)
+
+
+def samples_at_once(analysis: Analysis) -> int:
+    """Return how many samples should run together: some, where their activations are small, and more from a cache."""
+    largest = largest_activation(analysis)
+    return max(1, min(max(FEWEST, _CACHED_BYTES // largest), _RUN_BYTES // largest))
+
+
+def largest_activation(analysis: Analysis) -> int:
+    """Return the bytes of the largest activation of one sample."""
+    constants = analysis.constants.names
+    sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
+    return max(FLOAT_BYTES * max(sizes, default=1), 1)
 
 
 def tensor_bytes(needs: Mapping[str, Shape]) -> int:

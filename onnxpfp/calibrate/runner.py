@@ -50,6 +50,7 @@ def run_observers(
     samples: Samples,
     *,
     batch_size: int | None = None,
+    limit: int | None = None,
     providers: str | Sequence[str] | Sequence[ProviderRequest] = "cpu",
     threads: int | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
@@ -64,6 +65,7 @@ def run_observers(
         observers: Who looks on; those that need the same tensors stand side by side.
         samples: What to feed.
         batch_size: Most samples in one run; None chooses.
+        limit: What else bounds them, as in `choose_batch`.
         providers: As in `open_session`.
         threads: Threads of the network's ops, and observers worked on at once; None takes all cores.
         workspace_bytes: Memory that the tensors of one run may take, as far as one observer can keep it.
@@ -76,7 +78,7 @@ def run_observers(
         ModelError: onnxruntime cannot run the network.
         ProviderError: A provider that was asked for is missing.
     """
-    batch = choose_batch(needs_of(observers), samples, batch_size, workspace_bytes)
+    batch = choose_batch(needs_of(observers), samples, batch_size, workspace_bytes, limit)
     passes = list(observers_by_pass(observers, batch, samples, workspace_bytes))
     runner = NetworkRunner(
         with_fixed_draws(model),

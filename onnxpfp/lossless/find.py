@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxpfp.arrays import Bools
+from onnxpfp.calibrate.batch_size import samples_at_once
 from onnxpfp.calibrate.observer import Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.channels import Analysis, Group
@@ -92,6 +93,7 @@ def find_lossless(
         run_observers,
         model,
         batch_size=batch_size,
+        limit=samples_at_once(analysis),
         providers=providers,
         threads=threads,
         workspace_bytes=workspace_bytes,

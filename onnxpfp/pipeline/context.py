@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnx import ModelProto
 
-from onnxpfp.calibrate.batch_size import BATCH
+from onnxpfp.calibrate.batch_size import samples_at_once
 from onnxpfp.channels import Analysis
 from onnxpfp.comparison.evaluator import Evaluator
 from onnxpfp.comparison.picks import Picks
@@ -164,7 +164,7 @@ class RunContext:
             original,
             samples,
             held_out,
-            min(self.data.batch_size, options.batch_size or BATCH),
+            min(self.data.batch_size, options.batch_size or samples_at_once(self.whole)),
             self.requests,
             options.threads,
             options.workspace,

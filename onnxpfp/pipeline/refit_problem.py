@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxpfp.arrays import FLOAT_BYTES
+from onnxpfp.calibrate.batch_size import largest_activation, samples_at_once
 from onnxpfp.channels import Analysis, Group
 from onnxpfp.data.samples import Samples
 from onnxpfp.data.splits import Split
@@ -36,9 +35,6 @@ __all__ = [
 
 POSITIONS = 64
 """Output positions that are drawn of every sample."""
-RUN_BYTES = 32 << 20
-"""Most bytes of one activation in a run of several samples: glibc takes larger blocks from the system every time."""
-
 TOO_WIDE = "the Gram matrix of all that its gates read takes more than an eighth of --workspace"
 """Why a recurrence is not refitted."""
 
@@ -89,15 +85,13 @@ def refit_setup(context: RunContext, analysis: Analysis, split: Split) -> RefitS
 def batch_size_of(context: RunContext, analysis: Analysis, samples: Samples) -> int:
     """Return how many samples run together.
 
-    No more than leave every activation within `RUN_BYTES`, or one. Where nobody asks for a number it is up to `MOST`
-    as long as they lie within `SMALL_BYTES`: many small runs take time.
+    No more than `samples_at_once`. Where nobody asks for a number it is up to `MOST` as long as activations lie within
+    `SMALL_BYTES`: many small runs take time.
     """
-    constants, most = analysis.constants.names, context.data.batch_size
-    sizes = (math.prod(shape) for name, shape in analysis.shapes.shape.items() if name not in constants)
-    largest = max(FLOAT_BYTES * max(sizes, default=1), 1)
+    most = context.data.batch_size
     if samples.fixed_batch is None and context.options.batch_size is None and most > 1:
-        most = max(most, min(MOST, SMALL_BYTES // largest))
-    return max(1, min(most, RUN_BYTES // largest))
+        most = max(most, min(MOST, SMALL_BYTES // largest_activation(analysis)))
+    return min(most, samples_at_once(analysis))
 
 
 def _reading(setup: RefitSetup) -> list[RefitLayer]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from onnxpfp.calibrate.batch_size import samples_at_once
 from onnxpfp.calibrate.observer import Shape
 from onnxpfp.calibrate.runner import run_observers
 from onnxpfp.channels import Analysis
@@ -54,7 +55,8 @@ def _zeroed(context: RunContext, own: Collection[str], progress: Count) -> tuple
         run_observers,
         context.whole.model,
         samples=samples.take(SAMPLES) if len(samples) > SAMPLES else samples,
-        batch_size=context.data.batch_size,
+        batch_size=context.batch_limit,
+        limit=samples_at_once(context.whole),
         providers=context.requests,
         threads=context.options.threads,
         workspace_bytes=context.options.workspace,

@@ -32,7 +32,7 @@ __all__ = ["ChainDraw", "DrawnRows", "draw_chains", "joint_problem"]
 JOINT = 1 << 16
 """Sets these draws apart from those of the other refits."""
 PIECE_BYTES = 1 << 20
-"""Bytes of the producer's columns in a piece, about: so steps of numpy are few, and there are pieces for some threads."""
+"""Bytes of the producer's columns in a piece, about: steps of numpy are few so, and some threads find a piece."""
 LEAST_BYTES = 1 << 18
 """Bytes of the producer's columns up to which all rows are one piece: a thread more takes longer than it helps."""
 

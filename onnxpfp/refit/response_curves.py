@@ -251,7 +251,7 @@ class Trials:
         with workers(self.problem.threads) as helpers:
             tasks = self._tasks(choices, runner, helpers)
             if self._pilots.pieces is None:
-                found.update(self._try_first(tasks))
+                found.update(self._try_first(tasks, helpers))
                 runner.cache.keep_first(self._pilots.pieces or len(feeds))
                 progress(len(found), len(choices))
             for number, drifts in helpers.in_order(self._try, tasks):
@@ -260,11 +260,12 @@ class Trials:
                 progress(len(found), len(choices))
         return found
 
-    def _try_first(self, tasks: Iterator[_Task]) -> dict[int, GroupDrifts]:
+    def _try_first(self, tasks: Iterator[_Task], helpers: Workers) -> dict[int, GroupDrifts]:
         """Try some groups on all pieces of the samples, and find out how many pieces are enough."""
         pilots, base = self._pilots, self._base
-        found = dict(map(self._try, islice(tasks, PILOTS if can_be_fewer(base.feeds) else 0)))
-        pilots.pieces = enough_pieces(pilots.spreads, len(base.feeds))
+        found = dict(helpers.in_order(self._try, islice(tasks, PILOTS if can_be_fewer(base.feeds) else 0)))
+        # Whichever thread was first: sums depend on the order.
+        pilots.pieces = enough_pieces(sorted(pilots.spreads), len(base.feeds))
         for number, row, outputs in pilots.outputs:
             # On the same samples as all others, or what is peculiar to the samples would set them apart.
             found[number].drifts[row] = self._drift(outputs[: pilots.pieces])
