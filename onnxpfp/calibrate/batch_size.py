@@ -13,8 +13,8 @@ from onnxpfp.errors import CalibrationError
 from onnxpfp.runtime.workers import even_batch
 
 __all__ = [
+    "AIMED_BYTES",
     "BATCH",
-    "FEWEST",
     "choose_batch",
     "largest_activation",
     "observers_by_pass",
@@ -24,8 +24,8 @@ __all__ = [
 
 BATCH = 16
 """Samples in one run where nobody asks for another number, and the size of tensors says nothing."""
-FEWEST, _MOST = 4, 64
-_AIMED_BYTES = 64 << 20
+_FEWEST, _MOST = 4, 64
+AIMED_BYTES = 64 << 20
 """What the tensors of a run take then: fresh memory is handed out page by page, and many small runs take time, too."""
 _CACHED_BYTES = 6 << 20
 """Bytes of the largest activation in a run up to which what one op makes is in the cache for the next."""
@@ -58,7 +58,7 @@ def choose_batch(
     if asked is not None and asked < 1:
         raise CalibrationError(f"a batch of {asked} samples is not possible", hint="give 1 or more")
     size = tensor_bytes(needs)
-    usual = max(FEWEST, min(_MOST, _AIMED_BYTES // size)) if size else BATCH
+    usual = max(_FEWEST, min(_MOST, AIMED_BYTES // size)) if size else BATCH
     fitting = workspace // _TWICE // max(1, size)
     most = max(1, min(asked or usual, fitting, *(() if limit is None else (limit,))))
     if len(samples) <= most:
@@ -67,9 +67,13 @@ def choose_batch(
 
 
 def samples_at_once(analysis: Analysis) -> int:
-    """Return how many samples should run together: some, where their activations are small, and more from a cache."""
+    """Return how many samples should run together: as many as have their activations in the cache, and at least a few.
+
+    Text recognition took 1.25 times as long with 16 samples a run as with 4 on one thread, and 1.3 times on two, which
+    share a cache.
+    """
     largest = largest_activation(analysis)
-    return max(1, min(max(FEWEST, _CACHED_BYTES // largest), _RUN_BYTES // largest))
+    return max(1, min(max(_FEWEST, _CACHED_BYTES // largest), _RUN_BYTES // largest))
 
 
 def largest_activation(analysis: Analysis) -> int:

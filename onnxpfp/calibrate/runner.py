@@ -19,7 +19,7 @@ from typing import Any, cast
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
-from onnxpfp.calibrate.batch_size import FEWEST, choose_batch, observers_by_pass, tensor_bytes
+from onnxpfp.calibrate.batch_size import AIMED_BYTES, choose_batch, observers_by_pass, tensor_bytes
 from onnxpfp.calibrate.looks import Looks
 from onnxpfp.calibrate.observer import Batch, Observer, Shape
 from onnxpfp.calibrate.sample_views import needs_of, sample_views
@@ -235,13 +235,17 @@ class NetworkRunner:
         at_once, ahead, behind = self._overlap(needs, helpers.count) if on_host else (1, 1, 0)
         # Batches run side by side; only what is left of the threads works inside of an op.
         threads = self.threads if at_once == 1 else helpers.count // at_once
-        # Large intermediates go back after their last use; many small ones would take their pages anew in every run.
-        options = {"threads": threads, "layout": self.layout, "arena": self.batch > FEWEST}
+        # Large outputs would lie in an arena among intermediates, which then never go back; small ones can stay.
+        options = {"threads": threads, "layout": self.layout, "arena": self._bytes_of_run(needs) <= AIMED_BYTES}
         with _session(network, names, self.requests, **options) as session:
             if there is not None:
                 yield _Forward((DeviceOutputs(session, staying, there).run,))
             else:
                 yield _Forward(tuple(ReusedOutputs(session, names).run for _ in range(ahead + behind + 1)), behind)
+
+    def _bytes_of_run(self, needs: Mapping[str, Shape]) -> int:
+        """Return the bytes that a run hands out; a fixed batch counts in the shapes already."""
+        return tensor_bytes(needs) * (1 if self.samples.fixed_batch else self.batch)
 
     def _overlap(self, needs: Mapping[str, Shape], threads: int) -> tuple[int, int, int]:
         """Return how many batches run side by side, run or wait to be looked at, and are looked at behind the last.
@@ -249,13 +253,11 @@ class NetworkRunner:
         Whoever waits for a batch runs the next one meanwhile, so there should be one more for the other threads. Some
         observers take long, and those that are done should not wait for them. Both take memory.
         """
-        times = self.samples.fixed_batch or self.batch
-        at_once = side_by_side(threads, -(-len(self.samples) // times))
+        at_once = side_by_side(threads, -(-len(self.samples) // (self.samples.fixed_batch or self.batch)))
         if at_once == 1:
             return 1, 1, 0
-        # A fixed batch counts in the shapes already. What runs is held by onnxruntime, too.
-        size = tensor_bytes(needs) * (1 if self.samples.fixed_batch else times)
-        room = self.workspace // max(size, 1) - at_once
+        # What runs is held by onnxruntime, too.
+        room = self.workspace // max(self._bytes_of_run(needs), 1) - at_once
         for ahead, behind in ((at_once + 1, 1), (at_once, 1)):
             if ahead + behind <= room:
                 return at_once, ahead, behind
