@@ -30,7 +30,7 @@ AIMED_BYTES = 64 << 20
 _CACHED_BYTES = 6 << 20
 """Bytes of the largest activation in a run up to which what one op makes is in the cache for the next."""
 _RUN_BYTES = 32 << 20
-"""The same in a run of a few samples: glibc takes larger blocks from the system every time."""
+"""Most bytes of it in a run of several samples: glibc takes larger blocks from the system every time."""
 _TWICE = 2
 """onnxruntime holds what it hands out in its own layout, too."""
 

@@ -45,7 +45,7 @@ class SampledRunOptions(DataOptions):
         "Run at most N samples at once.",
         "data",
         metavar="N",
-        default_text="16, 4 to 64 by the size of tensors that are measured, or what the model takes",
+        default_text="16, 1 to 64 by the size of tensors, or what the model takes",
         check=check_at_least_one,
     )
     seed: int = declare(0, "Seed of everything that is drawn at random.", "runtime", metavar="N", check=check_seed)

@@ -107,10 +107,10 @@ class DrawnRows:
 
 
 def _pieces(rows: list[ChainRows]) -> list[ChainRows]:
-    """Join the rows of batches to pieces of about one size, of which there is an even number: two threads end together.
+    """Join the rows of batches to an even number of pieces of about one size, so that two threads end together.
 
     Args:
-        rows: By batch; it is emptied, so that each is there once.
+        rows: By batch, of which there is an even number. It is emptied, so that each row is there once.
     """
     size = sum(each.columns.nbytes for each in rows)
     count = 1 if size < LEAST_BYTES else 2 * max(1, round(size / (2 * PIECE_BYTES)))
