@@ -74,9 +74,9 @@ original in percent, the share of the weights that stays and the processor secon
 are those at {DETAILS:g}. Peers prune the export whose BatchNormalization is not folded, like `bn-scale`. Rows with
 `--effort normal`, with ranks and `--effort high`, of `pfp` alone at 0.3 to 0.7, of `factorize`, of
 `feature-statistics`, of `l2` beside them, without images on Fashion-MNIST, on CIFAR-10 those with blocks, and on
-ResNet-20 `--effort high` and, at 0.7 and 0.5, those of `sipp` and the baselines are of November 30, 2026, other rows of
-onnxpfp of earlier code, whose refits drew more rows. Seconds of rows with `--effort normal`, with ranks and `high`, and
-on CIFAR-10 with blocks and, on ResNet-20, with `high` are of a slower machine than the others.
+ResNet-20 `--effort high` and, at 0.7 and 0.5, those of `sipp` and the baselines are of November 30 and December 1,
+2026, other rows of onnxpfp of earlier code, whose refits drew more rows. Seconds of rows with `--effort normal`, with
+ranks and `high`, and on CIFAR-10 with blocks and, on ResNet-20, with `high` are of a slower machine than the others.
 
 `pfp --effort normal` is the default: PFP's sensitivities rank the channels of a group where their bound is below 1, and
 mean output energy elsewhere (the report of a run names the groups); measured drift sets the widths, and all layers are
